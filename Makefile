@@ -1,0 +1,36 @@
+# `make serve` runs tierwise, `make test` tests it; each sets up what it needs first.
+SHELL := /bin/bash
+BIN := .venv/bin
+CONFIG ?= deployments.yaml
+EXTRA ?= cpu
+TRANSPORT ?= default
+
+ifeq ($(TRANSPORT),throughput)
+export RAY_SERVE_THROUGHPUT_OPTIMIZED := 1
+endif
+export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: setup serve test test-core lint lock
+
+setup:
+	@requirements/setup.sh $(EXTRA)
+
+serve: setup
+	@$(BIN)/tierwise validate $(CONFIG)
+	@echo "serve: starting the graph of $(CONFIG); the first start takes one to three minutes"
+	@$(BIN)/tierwise status --wait --config $(CONFIG) & exec $(BIN)/serve run $(CONFIG)
+
+test: setup lint
+	@$(BIN)/python -m pytest
+
+test-core: setup lint
+	@$(BIN)/python -m pytest -m "not vllm"
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+lock: setup
+	@requirements/lock.sh

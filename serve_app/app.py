@@ -1,0 +1,73 @@
+"""The graph: six deployments, wired.
+
+    client -> Ingress -> Embedder             score the request
+                      -> RouterLLM            rate it, beside the embedding
+                      -> SmallTier|LargeTier  answer it
+                      -> Ledger               record it
+"""
+
+import os
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from serve_app.deployments.embedder import EmbedderServer
+from serve_app.deployments.ingress import Ingress
+from serve_app.deployments.ledger import LedgerServer
+from serve_app.deployments.tier_engine import RouterLLM, TierEngine, engine_options
+from serve_app.errors import SettingsError
+from serve_app.settings import Settings, parse
+
+
+def build(args: dict[str, Any]) -> Application:
+    """What `import_path: serve_app.app:build` names; `args` are those of deployments.yaml."""
+    settings = parse(args)
+    refuse_unsafe(settings)
+    router_llm = serve.deployment(RouterLLM, name="RouterLLM", **engine_options(settings.router_llm))
+    small = serve.deployment(TierEngine, name="SmallTier", **engine_options(settings.small))
+    large = serve.deployment(TierEngine, name="LargeTier", **engine_options(settings.large))
+    return wire(
+        settings,
+        router_llm=router_llm.bind(settings.router_llm, settings.router.assess_max_tokens),
+        small=small.bind(settings.small),
+        large=large.bind(settings.large),
+    )
+
+
+def wire(settings: Settings, *, router_llm: Application, small: Application, large: Application) -> Application:
+    """The graph around any three engines that keep the contract: vLLM's, or fakes in tests."""
+    embedder = serve.deployment(
+        EmbedderServer,
+        name="Embedder",
+        max_ongoing_requests=2 * settings.embedder.max_batch_size,
+        ray_actor_options={"num_cpus": settings.embedder.num_cpus},
+        logging_config={"enable_access_log": False},
+    )
+    ledger = serve.deployment(
+        LedgerServer,
+        name="Ledger",
+        max_ongoing_requests=64,
+        ray_actor_options={"num_cpus": 0.1},
+        logging_config={"enable_access_log": False},
+    )
+    ingress = serve.deployment(
+        Ingress,
+        name="Ingress",
+        max_ongoing_requests=settings.ingress.max_ongoing_requests,
+        ray_actor_options={"num_cpus": settings.ingress.num_cpus},
+    )
+    return ingress.bind(
+        settings,
+        embedder=embedder.bind(settings.embedder),
+        router_llm=router_llm,
+        small=small,
+        large=large,
+        ledger=ledger.bind(settings.ledger),
+    )
+
+
+def refuse_unsafe(settings: Settings) -> None:
+    """HAProxy binds every address, so that nobody may be let in without a key behind it."""
+    if settings.auth.mode == "open" and os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
+        raise SettingsError(["args.auth.mode: open is refused with HAProxy, which listens on every address: use keys"])

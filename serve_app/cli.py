@@ -1,0 +1,174 @@
+"""`tierwise`: one function per command, each thin. Exit code 0: done, 1: a check failed, 2: the user's mistake."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from serve_app import __version__
+from serve_app.errors import TierwiseError
+
+app = typer.Typer(
+    name="tierwise",
+    help="Answer easy requests on a small model and hard ones on a large one.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+READY = """
+tierwise is ready at {url} after {seconds:.0f} s. Try:
+  curl {url}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is a router?"}}]}}'
+"""
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def main() -> None:
+    app()
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """A user's mistake is one line on stderr and exit code 2, never a traceback."""
+    try:
+        yield
+    except TierwiseError as error:
+        for line in error.message.splitlines():
+            typer.echo(line, err=True)
+        raise typer.Exit(2) from None
+    except UnicodeDecodeError:
+        typer.echo("the input is not valid UTF-8", err=True)
+        raise typer.Exit(2) from None
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        typer.echo(f"{error.filename}: {error.strerror}", err=True)
+        raise typer.Exit(2) from None
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(help="The application's file.")] = Path("deployments.yaml"),
+    machine: Annotated[bool, typer.Option("--machine/--no-machine", help="Also check this machine: port free, memory.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Check deployments.yaml without starting anything: one line per problem."""
+    from serve_app.validate import check_file  # noqa: PLC0415 - a command imports what it needs
+
+    report = check_file(file, check_machine=machine)
+    if as_json:
+        typer.echo(json.dumps({"ok": not report.problems, "problems": report.problems, "warnings": report.warnings}))
+    else:
+        for line in report.problems:
+            typer.echo(line, err=True)
+        for line in report.warnings:
+            typer.echo(f"warning: {line}", err=True)
+        if not report.problems:
+            typer.echo(f"{file}: fine")
+    if report.problems:
+        raise typer.Exit(2)
+
+
+@app.command()
+def calibrate(
+    out: Annotated[Path, typer.Option(help="Where to write the artefact.")],
+    data: Annotated[list[Path] | None, typer.Option(help="JSONL files of labelled prompts; default: the packaged fit part.")] = None,
+    profile: Annotated[str, typer.Option(help="Profile whose embedder is used.")] = "local",
+    seed: Annotated[int, typer.Option(help="Seed of the cross-validation.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the centroid score on labelled prompts and write it as an artefact."""
+    from serve_app import offline  # noqa: PLC0415
+
+    with user_errors():
+        calibration = offline.calibrate(data or [], profile=profile, seed=seed, progress=_progress)
+        out.write_bytes(offline.dump(calibration))
+        summary = {**calibration.description, "large_share": calibration.large_share, "threshold": calibration.threshold, "out": str(out)}
+    typer.echo(json.dumps(summary) if as_json else "\n".join(f"{key}: {value}" for key, value in summary.items()))
+
+
+@app.command()
+def score(
+    calibration: Annotated[Path | None, typer.Option(help="Artefact to score with; default: the packaged one.")] = None,
+    profile: Annotated[str, typer.Option(help="Profile whose embedder is used.")] = "local",
+) -> None:
+    """Score prompts without Ray: lines {"id", "prompt" | "messages"} in, {"id", "score", "tier", "reason"} out."""
+    from serve_app import offline  # noqa: PLC0415
+
+    with user_errors():
+        for line in offline.score_lines(sys.stdin, calibration=calibration, profile=profile):
+            typer.echo(json.dumps(line, ensure_ascii=False))
+
+
+@app.command()
+def status(
+    url: Annotated[str, typer.Option(help="A running tierwise; default: what the config file says.")] = "",
+    config: Annotated[Path, typer.Option(help="The application's file.")] = Path("deployments.yaml"),
+    api_key: Annotated[str, typer.Option(envvar="TIERWISE_API_KEY", help="Key, where the endpoint asks for one.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is ready and say so.")] = False,
+    timeout: Annotated[float, typer.Option(help="Give up waiting after this many seconds.")] = 900.0,
+    as_json: AsJson = False,
+) -> None:
+    """What a running endpoint says of itself."""
+    from serve_app import remote  # noqa: PLC0415
+
+    with user_errors():
+        url = url or remote.url_of(config)
+        if wait:
+            seconds = remote.wait_ready(url, timeout, say=lambda line: typer.echo(f"tierwise: {line}"))
+            typer.echo(READY.format(url=url, seconds=seconds))
+            return
+        answer = remote.status(url, api_key)
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    typer.echo(f"{url}  profile {answer['profile']}  threshold {answer['threshold']}  calibration {answer['calibration'][:12]}")
+    for name, tier in answer["tiers"].items():
+        typer.echo(f"{name:6} {tier['model']:32} " + " ".join(f"{key} {value}" for key, value in tier.items() if key != "model"))
+
+
+@app.command()
+def golden(
+    url: Annotated[str, typer.Option(help="A running tierwise.")] = "http://127.0.0.1:8000",
+    api_key: Annotated[str, typer.Option(envvar="TIERWISE_API_KEY", help="Key, where the endpoint asks for one.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Route the golden prompts (never fitted on) through a running endpoint: accuracy, its interval, every miss."""
+    from serve_app import offline  # noqa: PLC0415
+
+    with user_errors():
+        report = offline.golden(url, api_key, progress=_progress)
+    low, high = report.interval
+    if as_json:
+        misses = [{"id": m.id, "expected": m.expected, "got": m.got, "score": m.score, "reason": m.reason} for m in report.misses]
+        typer.echo(json.dumps({"total": report.total, "accuracy": report.accuracy, "interval": [low, high], "misses": misses}))
+        return
+    for miss in report.misses:
+        shown = "-" if miss.score is None else f"{miss.score:.3f}"
+        typer.echo(f"{miss.id:20} expected {miss.expected:5} got {miss.got:5} score {shown} ({miss.reason}) {miss.prompt[:70]!r}")
+    interval = f"95 % interval {low:.3f}-{high:.3f}"
+    typer.echo(f"accuracy {report.accuracy:.3f} ({interval}) on {report.total} prompts, {report.large_share:.1%} large")
+
+
+def _progress(items: list[Any], label: str) -> Iterator[Any]:
+    """Iterate with a progress bar on stderr; nothing is drawn where stderr is no terminal."""
+    if not sys.stderr.isatty():  # click would still print the label
+        yield from items
+        return
+    with typer.progressbar(items, label=label, file=sys.stderr) as bar:
+        yield from bar
+
+
+Progress = Callable[[list[Any], str], Iterator[Any]]
+
+if __name__ == "__main__":
+    main()

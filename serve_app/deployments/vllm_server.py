@@ -1,0 +1,175 @@
+"""vLLM through `ray.serve.llm`: the only module that imports either. Import it inside a replica, never in the builder.
+
+`ray.serve.llm` gives the engine's life and the OpenAI semantics. What is private to Ray or vLLM and used all the same
+stands in this module only, and `tests/vllm/test_contract.py` holds it against the installed versions.
+"""
+
+import itertools
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationError
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from ray.serve.llm import LLMConfig, LLMServer
+from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
+from vllm import SamplingParams
+from vllm.v1.metrics.loggers import StatLoggerBase
+
+from serve_app.demo import path as demo_path
+from serve_app.deployments.coalesce import coalesce
+from serve_app.domain import Json, Kind, SelfAssessment
+from serve_app.routing import self_assessment
+from serve_app.settings import EngineSettings
+
+HOLD_S = 0.025
+REQUEST_MODELS = {"chat": ChatCompletionRequest, "completion": CompletionRequest}
+
+
+class Queues(StatLoggerBase):  # type: ignore[misc]
+    """The engine's own queues and token counters, as its scheduler reports them after every step."""
+
+    def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+        self.capacity = int(vllm_config.scheduler_config.max_num_seqs)
+        self.engine_index = engine_index
+        self.waiting = 0
+        self.running = 0
+        self.prompt_tokens = 0
+        self.generation_tokens = 0
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0) -> None:
+        del mm_cache_stats, engine_idx
+        if scheduler_stats is not None:
+            self.waiting = scheduler_stats.num_waiting_reqs
+            self.running = scheduler_stats.num_running_reqs
+        if iteration_stats is not None:
+            self.prompt_tokens += iteration_stats.num_prompt_tokens
+            self.generation_tokens += iteration_stats.num_generation_tokens
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to say: vLLM's own logger does."""
+
+
+class CountingEngine(VLLMEngine):  # type: ignore[misc]
+    """Ray's vLLM engine with our counters beside vLLM's, and two processes less for a packaged model on CPU."""
+
+    queues: Queues
+
+    async def start(self) -> None:
+        if Path(self.llm_config.get_engine_config().actual_hf_model_id).is_dir():
+            # Nothing to download: the task that would do it imports vLLM once more on every node.
+            self.llm_config.get_or_create_callback().ctx.run_init_node = False
+        await super().start()
+
+    def _start_async_llm_engine(self, engine_args: Any, engine_config: Any, placement_group: Any) -> Any:
+        if self.llm_config.accelerator_type is None:
+            # Ray sets `mp` on CPU: a worker process that imports vLLM a third time for one rank. In-process does the same work.
+            engine_config.parallel_config.distributed_executor_backend = "uni"
+        client = super()._start_async_llm_engine(engine_args, engine_config, placement_group)
+        self.queues = Queues(engine_config)
+        client.logger_manager.stat_loggers.append(self.queues)
+        return client
+
+
+class EngineServer(LLMServer):  # type: ignore[misc]
+    """One started engine and its queues."""
+
+    _default_engine_cls = CountingEngine
+
+    @classmethod
+    async def started(cls, settings: EngineSettings) -> Self:
+        server: Self = cls.sync_init(llm_config(settings))
+        await server.start()
+        return server
+
+    def queues(self) -> dict[str, int]:
+        """waiting and running requests, capacity in sequences, and the engine's token counters."""
+        queues = self.engine.queues
+        names = ("waiting", "running", "capacity", "prompt_tokens", "generation_tokens")
+        return {name: getattr(queues, name) for name in names}
+
+    @property
+    def _client(self) -> Any:
+        return self.engine._engine_client  # noqa: SLF001 - Ray keeps vLLM's client private; held by the contract test
+
+
+class TierServer(EngineServer):
+    """Generates behind the tiers' contract: JSON in, server-sent events or one dict out."""
+
+    async def generate(self, kind: Kind, body: Json, request_id: str) -> AsyncGenerator[str | Json]:
+        """Yield SSE strings (`stream`) or one dict. A refusal by the engine is one dict `{"error": {...}}`."""
+        try:
+            request = REQUEST_MODELS[kind](**body, request_id=request_id)
+        except ValidationError as error:
+            yield {"error": {"code": 400, "message": _first_problem(error)}}
+            return
+        method = self.engine.chat if kind == "chat" else self.engine.completions
+        async for item in coalesce(method(request), HOLD_S):
+            yield item if isinstance(item, str) else item.model_dump(mode="json", exclude_none=True)
+
+
+class RouterServer(EngineServer):
+    """Rates requests. The template and the digits' token ids live here, where the tokenizer is."""
+
+    async def prepare(self, max_tokens: int) -> None:
+        tokenizer = self._client.get_tokenizer()
+        self._encode = tokenizer.encode
+        self._prefix = tokenizer.encode(self_assessment.PREFIX, add_special_tokens=False)
+        self._suffix = tokenizer.encode(self_assessment.SUFFIX, add_special_tokens=False)
+        self._digits = [_only_token(tokenizer, digit) for digit in self_assessment.DIGITS]
+        self._max_tokens = max_tokens
+        self._calls = itertools.count()
+        self._sampling = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            allowed_token_ids=self._digits,
+            logprob_token_ids=self._digits,
+            detokenize=False,
+        )
+
+    async def assess(self, text: str) -> SelfAssessment:
+        """Rate `text`. The text's special tokens are split up, so that it cannot leave its place in the prompt."""
+        ids = self._encode(text, add_special_tokens=False, split_special_tokens=True)
+        prompt = {"prompt_token_ids": self_assessment.build_prompt(self._prefix, ids, self._suffix, self._max_tokens)}
+        output = None
+        async for output in self._client.generate(prompt, self._sampling, request_id=f"assess-{next(self._calls)}"):
+            pass
+        if output is None or not output.outputs[0].logprobs:
+            raise RuntimeError("the router engine gave no log-probabilities")
+        logprobs = {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}
+        return self_assessment.read_rating(logprobs, self._digits)
+
+
+def _only_token(tokenizer: Any, digit: str) -> int:
+    ids = tokenizer.encode(digit, add_special_tokens=False)
+    if len(ids) != 1:
+        raise ValueError(f"the digit {digit} is {len(ids)} tokens in this router model: it cannot rate in one step")
+    return int(ids[0])
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One sentence of pydantic's report: the field and what is wrong with it."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.islower())
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def llm_config(settings: EngineSettings) -> LLMConfig:
+    """Ray's configuration of one engine. Placement and replicas are the deployment's (see `tier_engine.py`)."""
+    kwargs = dict(settings.engine_kwargs)
+    if settings.model.revision is not None:
+        kwargs["revision"] = settings.model.revision
+        kwargs["tokenizer_revision"] = settings.model.revision
+    return LLMConfig(
+        model_loading_config={"model_id": settings.model.id, "model_source": model_source(settings.model.source)},
+        engine_kwargs=kwargs,
+        accelerator_type=settings.accelerator_type,
+        accelerator_config=None if settings.accelerator_type else {"kind": "cpu"},
+        runtime_env={"env_vars": dict(settings.env)},
+        log_engine_metrics=True,
+    )
+
+
+def model_source(source: str) -> str:
+    """A packaged checkpoint's folder for `builtin:NAME`, anything else as it is."""
+    return str(demo_path(source.removeprefix("builtin:"))) if source.startswith("builtin:") else source

@@ -1,0 +1,224 @@
+"""What flows through tierwise: plain, frozen values. No I/O, no framework.
+
+Times are seconds, money is US dollars, scores and ratings lie in [0, 1] (0 = easy, 1 = hard).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+Json = dict[str, Any]
+Kind = Literal["chat", "completion"]
+
+
+class Tier(StrEnum):
+    SMALL = "small"
+    LARGE = "large"
+
+    @property
+    def other(self) -> "Tier":
+        return Tier.LARGE if self is Tier.SMALL else Tier.SMALL
+
+
+class Reason(StrEnum):
+    """Why a tier was chosen: a closed set, used as a metric label."""
+
+    SCORE_ABOVE = "score_above"
+    SCORE_BELOW = "score_below"
+    EXPLICIT_MODEL = "explicit_model"
+    EXPLICIT_TIER = "explicit_tier"
+    HEURISTIC_MATH_CODE = "heuristic_math_code"
+    GUARD_CONTEXT = "guard_context"
+    GUARD_CAPABILITY = "guard_capability"
+    GUARD_POLICY = "guard_policy"
+    CONVERSATION = "conversation"
+    TOOL_LOOP = "tool_loop"
+    NOVELTY = "novelty"
+    CAPACITY = "capacity"
+    ESCALATED_LOW_CONFIDENCE = "escalated_low_confidence"
+    DEGRADED = "degraded"
+    TIER_UNAVAILABLE = "tier_unavailable"
+    FALLBACK_ENGINE_ERROR = "fallback_engine_error"
+    FALLBACK_ROUTER_ERROR = "fallback_router_error"
+
+
+class Mode(StrEnum):
+    NORMAL = "normal"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    MIRROR = "mirror"
+    PROBE = "probe"
+
+
+class SignalState(StrEnum):
+    """What became of one signal. `SKIPPED` is a choice (not needed), `LATE` and `FAILED` are faults and are counted."""
+
+    OK = "ok"
+    SKIPPED = "skipped"
+    LATE = "late"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Cheap facts read from the text and the request, without a model."""
+
+    chars: int
+    turns: int
+    code: bool
+    math: bool
+    asks_code: bool
+    asks_math: bool
+    tools: bool = False
+    json_schema: bool = False
+    images: bool = False
+
+    @property
+    def math_or_code(self) -> bool:
+        return self.code or self.math or self.asks_code or self.asks_math
+
+
+@dataclass(frozen=True, slots=True)
+class SelfAssessment:
+    """The router LLM's rating: `rating` in [0, 1], `probs` of the digits 0-9 (sums to 1)."""
+
+    rating: float
+    probs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One complexity score and what it was made of. `value` is None when no signal answered."""
+
+    value: float | None
+    embedding: float | None = None
+    embedding_state: SignalState = SignalState.SKIPPED
+    assessment: float | None = None
+    assessment_state: SignalState = SignalState.SKIPPED
+    calibration: str = ""
+    embed_seconds: float = 0.0
+    assess_seconds: float = 0.0
+
+
+NO_SCORE = Score(value=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which tier answers, and why. `threshold` is the one in force for this request."""
+
+    tier: Tier
+    reason: Reason
+    threshold: float
+    score: Score = NO_SCORE
+    mode: Mode = Mode.NORMAL
+    features: Features | None = None
+
+    @property
+    def margin(self) -> float | None:
+        """Distance of the score from the threshold; negative means small."""
+        return None if self.score.value is None else self.score.value - self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One parsed client request. `body` is what an engine gets, without `model` and `stream_options`."""
+
+    id: str
+    kind: Kind
+    body: Mapping[str, Any]
+    text: str
+    features: Features
+    model: str
+    stream: bool = False
+    include_usage: bool = False
+    explicit_tier: Tier | None = None
+    explicit_reason: Reason = Reason.EXPLICIT_MODEL
+    threshold: float | None = None
+    debug: bool = False
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Exact token counts, as the engine reports them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Outcome(StrEnum):
+    """How an attempt or a request ended."""
+
+    OK = "ok"
+    REJECTED = "rejected"  # the engine refused the request: the client's fault
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"  # the client left
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One generation on one tier. Times are seconds from the request's arrival."""
+
+    tier: Tier
+    model: str
+    outcome: Outcome
+    usage: Usage
+    cost_usd: float
+    started: float
+    first_token: float | None
+    ended: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the ledger keeps of one request: one row, and one per attempt."""
+
+    id: str
+    created: float
+    kind: Kind
+    stream: bool
+    decision: Decision
+    outcome: Outcome
+    attempts: tuple[Attempt, ...]
+    cost_usd: float
+    all_large_usd: float
+    overhead_seconds: float
+    total_seconds: float
+    prompt_hash: str
+    prompt_chars: int
+    session: str | None = None
+
+    @property
+    def saved_usd(self) -> float:
+        return round(self.all_large_usd - self.cost_usd, 12)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of every attempt together."""
+        return Usage(
+            prompt_tokens=sum(a.usage.prompt_tokens for a in self.attempts),
+            completion_tokens=sum(a.usage.completion_tokens for a in self.attempts),
+            cached_tokens=sum(a.usage.cached_tokens for a in self.attempts),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TierLoad:
+    """An engine's own queues, summed over its replicas. `as_of` is Unix time; `cold_eta` is seconds, None if unknown."""
+
+    replicas: int
+    waiting: int
+    running: int
+    capacity: int
+    as_of: float
+    cold_eta: float | None = None
+    counters: Mapping[str, int] = field(default_factory=dict)

@@ -1,0 +1,138 @@
+"""Between HTTP and the domain: request bodies and headers in, headers and receipts out. Nothing inbound is trusted."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from serve_app.domain import Decision, Json, Kind, Reason, Request, Score, Tier
+from serve_app.errors import NotFound, RequestError
+from serve_app.gateway import openai
+from serve_app.routing import features
+from serve_app.settings import Settings
+
+AUTO = "auto"
+MAX_SESSION_CHARS = 256
+
+
+class Translator:
+    """Turns bodies into `Request`s. Owns the table of names under which models may be asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = settings.limits
+        self._tiers = {
+            Tier.SMALL.value: Tier.SMALL,
+            Tier.LARGE.value: Tier.LARGE,
+            settings.small.model.id: Tier.SMALL,
+            settings.large.model.id: Tier.LARGE,
+        }
+
+    @property
+    def names(self) -> list[str]:
+        return [AUTO, *self._tiers]
+
+    def generation(self, kind: Kind, body: Json, headers: Mapping[str, str]) -> Request:
+        """A chat or completion request. Raises `RequestError` or `NotFound`."""
+        (openai.check_chat if kind == "chat" else openai.check_completion)(body, self._limits)
+        tier, reason = self._explicit(body.get("model", AUTO), headers)
+        engine_body = openai.engine_body(body)
+        text = features.scored_text(engine_body)
+        return Request(
+            id=new_id(),
+            kind=kind,
+            body=engine_body,
+            text=text,
+            features=features.from_body(text, engine_body),
+            model=body.get("model", AUTO),
+            stream=bool(body.get("stream")),
+            include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+            explicit_tier=tier,
+            explicit_reason=reason,
+            threshold=_threshold(headers),
+            debug=headers.get("x-tierwise-debug", "").lower() == "true",
+            session=headers.get("x-session-id", "")[:MAX_SESSION_CHARS] or None,
+        )
+
+    def route(self, body: Json, headers: Mapping[str, str]) -> Request:
+        """The dry run of `/route`: the context stands behind the prompt, where truncation costs least."""
+        openai.check(openai.RouteBody, body)
+        if body.get("messages") is not None:
+            text = features.scored_text(body)
+        else:
+            text = "\n\n".join(part for part in (body.get("prompt"), body.get("context")) if part)
+        if not text.strip() or (body.get("messages") is None and not body.get("prompt")):
+            raise RequestError("prompt: must not be empty.", code="empty_prompt", param="prompt")
+        facts = features.from_body(text, body)
+        return Request(id=new_id(), kind="chat", body=body, text=text, features=facts, model=AUTO, threshold=_threshold(headers))
+
+    def _explicit(self, model: str, headers: Mapping[str, str]) -> tuple[Tier | None, Reason]:
+        if model != AUTO:
+            if model not in self._tiers:
+                known = ", ".join(self.names)
+                raise NotFound(f"The model {model!r} does not exist. Known: {known}.", code="model_not_found", param="model")
+            return self._tiers[model], Reason.EXPLICIT_MODEL
+        named = headers.get("x-tierwise-tier")
+        if named is None:
+            return None, Reason.EXPLICIT_TIER
+        if named not in (Tier.SMALL, Tier.LARGE):
+            raise RequestError("x-tierwise-tier: must be small or large.", code="invalid_value", param="x-tierwise-tier")
+        return Tier(named), Reason.EXPLICIT_TIER
+
+
+def new_id() -> str:
+    """A decision's id; random, so that nobody can guess another's."""
+    return f"tw-{uuid.uuid4().hex}"
+
+
+def _threshold(headers: Mapping[str, str]) -> float | None:
+    given = headers.get("x-tierwise-threshold")
+    if given is None:
+        return None
+    try:
+        value = float(given)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise RequestError("x-tierwise-threshold: must be a number from 0 to 1.", code="invalid_value", param="x-tierwise-threshold")
+    return value
+
+
+def decision_headers(request_id: str, decision: Decision, model: str, overhead_seconds: float) -> dict[str, str]:
+    score = decision.score.value
+    headers = {
+        "x-tierwise-schema": "1",
+        "x-tierwise-decision-id": request_id,
+        "x-tierwise-tier": decision.tier.value,
+        "x-tierwise-model": model,
+        "x-tierwise-threshold": str(decision.threshold),
+        "x-tierwise-reason": decision.reason.value,
+        "x-tierwise-mode": decision.mode.value,
+        "x-tierwise-overhead-ms": f"{overhead_seconds * 1000:.2f}",
+    }
+    return headers if score is None else {**headers, "x-tierwise-score": str(score)}
+
+
+def signals(score: Score, decision: Decision) -> Json:
+    """What the decision was made of, for `/route` and debug answers."""
+    return {
+        "embedding": {"score": score.embedding, "state": score.embedding_state.value, "ms": round(score.embed_seconds * 1000, 2)},
+        "assessment": {"rating": score.assessment, "state": score.assessment_state.value, "ms": round(score.assess_seconds * 1000, 2)},
+        "features": asdict(decision.features) if decision.features is not None else None,
+        "calibration": score.calibration,
+    }
+
+
+def route_answer(request: Request, decision: Decision, seconds: float) -> Json:
+    """`/route`'s body: the article's four fields and the receipt. `confidence` is the article's, capped at 1."""
+    margin = decision.margin
+    return {
+        "tier": 1 if decision.tier is Tier.SMALL else 2,
+        "confidence": 1.0 if margin is None else round(min(1.0, abs(margin) + 0.5), 6),
+        "complexity_score": decision.score.value,
+        "router_latency_ms": round(seconds * 1000, 2),
+        "decision_id": request.id,
+        "tier_name": decision.tier.value,
+        "reason": decision.reason.value,
+        "threshold": decision.threshold,
+        "margin": None if margin is None else round(margin, 6),
+        "signals": signals(decision.score, decision),
+    }

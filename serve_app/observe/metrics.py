@@ -1,0 +1,111 @@
+"""Every metric of tierwise: name, unit, labels. In replicas they are Ray's, and appear as `ray_tierwise_*` on every node."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from serve_app.domain import Attempt, Decision, Record, SignalState, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    name: str
+    help: str
+    labels: tuple[str, ...]
+    buckets: tuple[float, ...] = ()
+
+
+SCORE_BUCKETS = tuple(i / 20 for i in range(1, 21))
+STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+# OpenTelemetry's semantic conventions for generative AI: gen_ai.server.request.duration and .time_to_first_token.
+DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+TTFT_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+
+DECISIONS = Metric("tierwise_decisions_total", "Decisions made.", ("tier", "reason", "mode"))
+SCORES = Metric("tierwise_score", "Complexity scores, 0 to 1.", ("tier",), SCORE_BUCKETS)
+SIGNAL_FAULTS = Metric("tierwise_signal_faults_total", "Signals that were late or failed.", ("signal", "state"))
+STAGES = Metric("tierwise_router_stage_seconds", "Time of one stage of a decision, in seconds.", ("stage",), STAGE_BUCKETS)
+REQUESTS = Metric("tierwise_requests_total", "Requests that ended.", ("tier", "outcome"))
+ATTEMPTS = Metric("tierwise_attempts_total", "Generations that ended.", ("tier", "outcome"))
+TOKENS = Metric("tierwise_tokens_total", "Tokens, as the engines count them.", ("tier", "kind"))
+DURATION = Metric("tierwise_gen_ai_server_request_duration_seconds", "Whole request, in seconds.", ("tier",), DURATION_BUCKETS)
+TTFT = Metric("tierwise_gen_ai_server_time_to_first_token_seconds", "From arrival to the first token, in seconds.", ("tier",), TTFT_BUCKETS)
+SPENT = Metric("tierwise_spent_usd_total", "Dollars by token prices.", ("tier",))
+ALL_LARGE = Metric("tierwise_all_large_usd_total", "Dollars had every request been large.", ())
+DROPPED = Metric("tierwise_records_dropped_total", "Ledger records dropped because a queue was full.", ())
+SKIPPED_CHUNKS = Metric("tierwise_skipped_chunks_total", "Malformed engine chunks that were skipped.", ("tier",))
+
+COUNTERS = (DECISIONS, SIGNAL_FAULTS, REQUESTS, ATTEMPTS, TOKENS, SPENT, ALL_LARGE, DROPPED, SKIPPED_CHUNKS)
+HISTOGRAMS = (SCORES, STAGES, DURATION, TTFT)
+
+
+class Backend(Protocol):
+    """Where numbers go: Ray's metrics in a replica, a plain dict in tests."""
+
+    def add(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None: ...
+
+    def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None: ...
+
+
+class RayBackend:
+    """`ray.serve.metrics`: objects of prometheus_client inside a replica would not be exported."""
+
+    def __init__(self) -> None:
+        from ray.serve import metrics as ray_metrics  # noqa: PLC0415 - this module is also read without Ray
+
+        self._counters: dict[str, Any] = {m.name: ray_metrics.Counter(m.name, description=m.help, tag_keys=m.labels) for m in COUNTERS}
+        self._histograms: dict[str, Any] = {
+            m.name: ray_metrics.Histogram(m.name, description=m.help, boundaries=list(m.buckets), tag_keys=m.labels) for m in HISTOGRAMS
+        }
+
+    def add(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        if value > 0:  # Ray's counters refuse zero
+            self._counters[metric.name].inc(value, tags=dict(labels))
+
+    def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        self._histograms[metric.name].observe(value, tags=dict(labels))
+
+
+class Metrics:
+    """The pipeline's observer: what each event of a request counts as."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def decided(self, decision: Decision) -> None:
+        tier = decision.tier.value
+        self._backend.add(DECISIONS, 1, {"tier": tier, "reason": decision.reason.value, "mode": decision.mode.value})
+        score = decision.score
+        if score.value is not None:
+            self._backend.observe(SCORES, score.value, {"tier": tier})
+            self._backend.observe(STAGES, score.embed_seconds, {"stage": "embed"})
+            self._backend.observe(STAGES, score.assess_seconds, {"stage": "assess"})
+
+    def signal_fault(self, signal: str, state: SignalState) -> None:
+        self._backend.add(SIGNAL_FAULTS, 1, {"signal": signal, "state": state.value})
+
+    def attempted(self, attempt: Attempt) -> None:
+        tier = {"tier": attempt.tier.value}
+        self._backend.add(ATTEMPTS, 1, {**tier, "outcome": attempt.outcome.value})
+        self._backend.add(SPENT, attempt.cost_usd, tier)
+        usage = attempt.usage
+        for kind, tokens in _kinds(("input", usage.prompt_tokens), ("output", usage.completion_tokens), ("cached", usage.cached_tokens)):
+            self._backend.add(TOKENS, tokens, {**tier, "kind": kind})
+        if attempt.first_token is not None:
+            self._backend.observe(TTFT, attempt.first_token, tier)
+
+    def finished(self, record: Record) -> None:
+        tier = {"tier": record.decision.tier.value}
+        self._backend.add(REQUESTS, 1, {**tier, "outcome": record.outcome.value})
+        self._backend.add(ALL_LARGE, record.all_large_usd, {})
+        self._backend.observe(DURATION, record.total_seconds, tier)
+
+    def skipped_chunk(self, tier: Tier) -> None:
+        self._backend.add(SKIPPED_CHUNKS, 1, {"tier": tier.value})
+
+    def dropped(self, records: int) -> None:
+        self._backend.add(DROPPED, records, {})
+
+
+def _kinds(*counts: tuple[str, int]) -> Sequence[tuple[str, int]]:
+    return [count for count in counts if count[1]]

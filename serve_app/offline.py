@@ -1,0 +1,120 @@
+"""What the command line does without Ray: calibrate, score, and drive a running endpoint."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from serve_app.calibrations import builtin
+from serve_app.domain import Json, Request, SignalState, Tier
+from serve_app.embedding import SentenceEmbedder, identity
+from serve_app.errors import CalibrationError, RequestError, TierwiseError
+from serve_app.evaluate import golden as golden_set
+from serve_app.evaluate import labelled
+from serve_app.gateway import openai
+from serve_app.routing import calibrate as fitting
+from serve_app.routing import features, policy
+from serve_app.routing.score import Calibration, dump, final, load
+from serve_app.settings import Settings, parse
+
+__all__ = ["calibrate", "dump", "golden", "score_lines"]
+Progress = Callable[[list[Any], str], Iterator[Any]]
+
+
+def calibrate(data: list[Path], *, profile: str, seed: int, progress: Progress) -> Calibration:
+    """Fit on the rows of `data`, or on the packaged fit part. Raises `CalibrationError`."""
+    settings = parse({"profile": profile})
+    rows = [row for path in data for row in labelled.read(path)] if data else labelled.split(labelled.packaged())[0]
+    if not rows:
+        raise CalibrationError("there are no labelled rows to fit on")
+    embedder = SentenceEmbedder(settings.embedder)
+    texts = [features.cut(row.prompt, settings.router.max_chars) for row in rows]
+    vectors = [embedder.encode([text])[0] for text in progress(texts, "embedding")]
+    return fitting.fit(
+        np.stack(vectors),
+        [row.expected_tier for row in rows],
+        embedder=identity(settings.embedder),
+        seed=seed,
+        source=", ".join(path.name for path in data) or "packaged labelled prompts, fit part",
+    )
+
+
+def score_lines(lines: Iterable[str], *, calibration: Path | None, profile: str) -> Iterator[Json]:
+    """Score JSONL rows with the head without self-assessment. Raises `RequestError` naming the line at fault."""
+    settings = parse({"profile": profile})
+    name = identity(settings.embedder)
+    fitted = load(calibration.read_bytes(), name) if calibration is not None else builtin(name)
+    embedder = SentenceEmbedder(settings.embedder)
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _score_row(_row(line, number), fitted, embedder, settings)
+
+
+def _row(line: str, number: int) -> Json:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        raise RequestError(f"line {number}: not valid JSON") from None
+    asked = {key: row[key] for key in ("prompt", "messages") if row.get(key) is not None} if isinstance(row, dict) else {}
+    if not asked or "id" not in row:
+        raise RequestError(f"line {number}: needs id and prompt or messages")
+    try:
+        openai.check(openai.RouteBody, asked)
+    except RequestError as error:
+        raise RequestError(f"line {number}: {error.message}") from None
+    return {"id": row["id"], **asked}
+
+
+def _score_row(row: Json, fitted: Calibration, embedder: SentenceEmbedder, settings: Settings) -> Json:
+    text = features.scored_text(row)
+    request = Request(str(row["id"]), "chat", row, text, features.from_body(text, row), "auto")
+    rules = policy.Policy(fitted.threshold, settings.live.math_code_heuristic)
+    embedded = fitted.embedding_score(embedder.encode([features.cut(text, settings.router.max_chars)])[0])
+    score = final(
+        embedding=embedded,
+        embedding_state=SignalState.OK,
+        assessment=None,
+        assessment_state=SignalState.SKIPPED,
+        embedding_weight=settings.live.embedding_weight,
+        calibration=fitted.sha256,
+    )
+    decision = policy.decide_early(rules, request) or policy.decide(rules, request, score)
+    return {"id": row["id"], "score": score.value, "tier": decision.tier.value, "reason": decision.reason.value}
+
+
+def golden(url: str, api_key: str, progress: Progress) -> golden_set.Report:
+    """Route the golden prompts through a running endpoint's `/route`. Raises `TierwiseError` when it does not answer."""
+    if not url.startswith(("http://", "https://")):
+        raise RequestError(f"{url}: not an http address")
+    rows = labelled.split(labelled.packaged())[1]
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    routed = {}
+    with _client(url, headers) as client:
+        for row in progress(rows, "routing"):
+            routed[row.id] = _route(client, row.prompt)
+    return golden_set.compare(rows, routed)
+
+
+def _client(url: str, headers: dict[str, str]) -> httpx.Client:
+    try:
+        return httpx.Client(base_url=url, headers=headers, timeout=60.0)
+    except (httpx.InvalidURL, ValueError):
+        raise RequestError(f"{url}: not an http address") from None
+
+
+def _route(client: httpx.Client, prompt: str) -> golden_set.Routed:
+    try:
+        answer = client.post("/route", json={"prompt": prompt})
+        answer.raise_for_status()
+    except httpx.HTTPStatusError as error:
+        raise TierwiseError(f"{error.request.url}: answered {error.response.status_code}") from None
+    except httpx.HTTPError as error:
+        raise TierwiseError(f"{error.request.url}: {type(error).__name__}: is tierwise running?") from None
+    try:
+        body = answer.json()
+        return golden_set.Routed(Tier(body["tier_name"]), body["complexity_score"], body["reason"])
+    except (ValueError, KeyError, TypeError):
+        raise TierwiseError(f"{answer.request.url}: answered something else: is this tierwise?") from None

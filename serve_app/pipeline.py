@@ -1,0 +1,254 @@
+"""The path of a request: score -> decide -> generate -> stream -> record. No ray, no vllm, no HTTP."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, replace
+
+from serve_app import errors
+from serve_app.domain import Attempt, Decision, Json, Outcome, Reason, Record, Request, Tier, Usage
+from serve_app.observe import cost
+from serve_app.ports import Clock, Engines, Ledger, Observer
+from serve_app.routing import policy
+from serve_app.scoring import Scorer
+from serve_app.settings import Live, Timeouts, TokenPrice
+from serve_app.stream import BROKEN_STREAM, EventStream, raise_if_error, summary, usage_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What `reconfigure` replaces as a whole: live settings and the policy made of them."""
+
+    live: Live
+    policy: policy.Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Exactly one of `body` and `events` is set. Headers come from `decision`; they are final."""
+
+    decision: Decision
+    model: str
+    overhead_seconds: float
+    body: Json | None = None
+    events: AsyncGenerator[str] | None = None
+
+
+class Pipeline:
+    """Owns the path, and nothing that outlives a request."""
+
+    def __init__(
+        self,
+        *,
+        scorer: Scorer,
+        engines: Engines,
+        prices: Mapping[Tier, TokenPrice],
+        ledger: Ledger,
+        observer: Observer,
+        clock: Clock,
+        timeouts: Timeouts,
+        in_force: Callable[[], InForce],
+        fingerprint: Callable[[str], str],
+    ) -> None:
+        self._scorer = scorer
+        self._engines = engines
+        self._prices = prices
+        self._ledger = ledger
+        self._observer = observer
+        self._clock = clock
+        self._timeouts = timeouts
+        self._in_force = in_force
+        self._fingerprint = fingerprint
+
+    async def answer(self, request: Request) -> Answer:
+        """Answer one request. Raises the errors of `errors.py`; every request that got here is recorded once."""
+        trip = _Trip(request, self._clock.now(), self._clock.monotonic())
+        try:
+            trip.decision = await self.decide(request)
+            trip.overhead = self._clock.monotonic() - trip.started
+            self._observer.decided(trip.decision)
+            generation, first = await self._first_event(trip)
+        except BaseException as error:
+            self._finish(trip, _outcome_of(error))
+            raise
+        if isinstance(first, dict):
+            return await self._plain(trip, first, generation)
+        events = self._relay(trip, first, generation)
+        await anext(events)  # started here: closing a generator that never ran would neither stop the engine nor record
+        return Answer(trip.decided, trip.attempt.model, trip.overhead, events=events)
+
+    async def decide(self, request: Request) -> Decision:
+        now = self._in_force()
+        early = policy.decide_early(now.policy, request, self._available())
+        if early is not None:
+            return early
+        threshold = now.policy.effective_threshold(request)
+        score = await self._scorer.score(request.text, now.live, threshold)
+        return policy.decide(now.policy, request, score, self._available())
+
+    async def explain(self, request: Request) -> Decision:
+        """What `decide` would say, with the score even where a rule decides: a dry run."""
+        now = self._in_force()
+        threshold = now.policy.effective_threshold(request)
+        score = await self._scorer.score(request.text, now.live, threshold)
+        available = self._available()
+        early = policy.decide_early(now.policy, request, available)
+        return replace(early, score=score) if early is not None else policy.decide(now.policy, request, score, available)
+
+    def _available(self) -> frozenset[Tier]:
+        return frozenset(tier for tier, engine in self._engines.items() if engine.ready())
+
+    async def _first_event(self, trip: "_Trip") -> tuple[AsyncGenerator[str | Json], str | Json]:
+        """Start the chosen tier; a small tier that breaks before its first byte is replaced by the large one."""
+        while True:
+            decision = trip.decided
+            generation = self._start(trip, decision.tier)
+            try:
+                first = await self._next(generation, self._timeouts.first_token_s)
+                raise_if_error(first)
+                return generation, first
+            except BaseException as error:
+                await generation.aclose()
+                self._close_attempt(trip, _outcome_of(error), error.message if isinstance(error, errors.TierwiseError) else None)
+                if not isinstance(error, errors.UpstreamError) or decision.tier is Tier.LARGE:
+                    raise
+                trip.decision = replace(decision, tier=Tier.LARGE, reason=Reason.FALLBACK_ENGINE_ERROR)
+
+    def _start(self, trip: "_Trip", tier: Tier) -> AsyncGenerator[str | Json]:
+        engine = self._engines[tier]
+        trip.attempt = Attempt(tier, engine.model, Outcome.FAILED, Usage(), 0.0, self._elapsed(trip), None, 0.0)
+        request = trip.request
+        body = {**request.body, "model": engine.model, "stream": request.stream}
+        if request.stream:
+            body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+        request_id = f"{request.id}-{len(trip.attempts)}"
+        return engine.generate(request.kind, body, request_id=request_id, session=request.session)
+
+    async def _next(self, generation: AsyncGenerator[str | Json], seconds: float) -> str | Json:
+        try:
+            async with asyncio.timeout(seconds):
+                return await anext(generation)
+        except TimeoutError:
+            raise errors.EngineTimeout("The model did not answer in time.") from None
+        except StopAsyncIteration:
+            raise errors.EngineFailed("The model ended without an answer.") from None
+
+    async def _plain(self, trip: "_Trip", body: Json, generation: AsyncGenerator[str | Json]) -> Answer:
+        trip.attempt = replace(trip.attempt, usage=usage_of(body))
+        self._close_attempt(trip, Outcome.OK)
+        record = self._finish(trip, Outcome.OK)
+        await generation.aclose()
+        body = {**body, "tierwise": summary(record)}
+        return Answer(record.decision, trip.attempt.model, trip.overhead, body=body)
+
+    async def _relay(self, trip: "_Trip", first: str | Json, generation: AsyncGenerator[str | Json]) -> AsyncGenerator[str]:
+        """Pass the engine's events on; the last one carries the receipt. An error after the first byte is an event too.
+
+        The first item is empty: it starts the generator.
+        """
+        events = self._event_stream(trip)
+        trip.attempt = replace(trip.attempt, first_token=self._elapsed(trip))
+        outcome, message = Outcome.CANCELLED, None
+        chunk: str | Json = first
+        try:
+            yield ""
+            while not events.done:
+                if text := events.feed(chunk if isinstance(chunk, str) else ""):
+                    yield text
+                if not events.done:
+                    chunk = await self._next(generation, self._timeouts.between_tokens_s)
+            events.check()
+            outcome = Outcome.OK
+        except Exception as error:  # noqa: BLE001 - the status went out: whatever broke is told in an error event, and recorded
+            outcome, message = _outcome_of(error), _told(error)
+        finally:
+            await generation.aclose()
+            trip.attempt = replace(trip.attempt, usage=events.usage())
+            self._close_attempt(trip, outcome, message)
+            record = self._finish(trip, outcome)
+        yield events.end(summary(record), message)
+
+    def _event_stream(self, trip: "_Trip") -> EventStream:
+        request, tier = trip.request, trip.attempt.tier
+        return EventStream(
+            include_usage=request.include_usage,
+            choices=int(request.body.get("n") or 1),
+            skipped=lambda: self._observer.skipped_chunk(tier),
+        )
+
+    def _elapsed(self, trip: "_Trip") -> float:
+        return self._clock.monotonic() - trip.started
+
+    def _close_attempt(self, trip: "_Trip", outcome: Outcome, error: str | None = None) -> None:
+        attempt = trip.attempt
+        spent = cost.dollars(attempt.usage, self._prices[attempt.tier])
+        trip.attempt = replace(attempt, outcome=outcome, error=error, cost_usd=spent, ended=self._elapsed(trip))
+        trip.attempts = (*trip.attempts, trip.attempt)
+        self._observer.attempted(trip.attempt)
+
+    def _finish(self, trip: "_Trip", outcome: Outcome) -> Record:
+        record = trip.record(outcome, self._elapsed(trip), self._prices, self._fingerprint)
+        self._ledger.record(record)
+        self._observer.finished(record)
+        return record
+
+
+class _Trip:
+    """What one request gathers on its way; lives as long as the request and belongs to `Pipeline`."""
+
+    def __init__(self, request: Request, created: float, started: float) -> None:
+        self.request = request
+        self.created = created
+        self.started = started
+        self.overhead = 0.0
+        self.decision: Decision | None = None
+        self.attempt: Attempt
+        self.attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def decided(self) -> Decision:
+        if self.decision is None:
+            raise RuntimeError("asked for the decision before it was made")
+        return self.decision
+
+    def record(
+        self, outcome: Outcome, elapsed: float, prices: Mapping[Tier, TokenPrice], fingerprint: Callable[[str], str]
+    ) -> Record:
+        request = self.request
+        decision = self.decision or Decision(Tier.LARGE, Reason.FALLBACK_ROUTER_ERROR, 0.0, features=request.features)
+        return Record(
+            id=request.id,
+            created=self.created,
+            kind=request.kind,
+            stream=request.stream,
+            decision=decision,
+            outcome=outcome,
+            attempts=self.attempts,
+            cost_usd=cost.total(self.attempts),
+            all_large_usd=cost.all_large(self.attempts, prices),
+            overhead_seconds=self.overhead,
+            total_seconds=elapsed,
+            prompt_hash=fingerprint(request.text),
+            prompt_chars=len(request.text),
+            session=request.session,
+        )
+
+
+def _told(error: Exception) -> str:
+    """What the client is told of an error inside a stream; an error that is not ours is a bug, and logged as one."""
+    if isinstance(error, errors.TierwiseError):
+        return error.message
+    log.error("a stream broke off", exc_info=error)
+    return BROKEN_STREAM
+
+
+def _outcome_of(error: BaseException) -> Outcome:
+    if isinstance(error, errors.EngineTimeout):
+        return Outcome.TIMEOUT
+    if isinstance(error, errors.RequestError):
+        return Outcome.REJECTED
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return Outcome.CANCELLED
+    return Outcome.FAILED

@@ -1,0 +1,73 @@
+"""What the pipeline needs from the outside world. Wiring implements these; tests fake them."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from serve_app.domain import Attempt, Decision, Json, Kind, Record, SelfAssessment, SignalState, Tier, TierLoad
+
+Embedding = npt.NDArray[np.float32]
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Unix time in seconds."""
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary point; never goes back."""
+
+
+class Embedder(Protocol):
+    async def embed(self, text: str) -> Embedding:
+        """Return the L2-normalised embedding, shape (dim,). Raises whatever the transport raises."""
+
+
+class SelfAssessor(Protocol):
+    async def assess(self, text: str) -> SelfAssessment:
+        """Ask the router LLM how hard `text` is. Raises whatever the transport raises."""
+
+
+class Engine(Protocol):
+    """One tier. JSON in; out come either SSE `data:` strings (a stream) or exactly one dict (a plain answer)."""
+
+    model: str
+
+    def generate(self, kind: Kind, body: Json, *, request_id: str, session: str | None = None) -> AsyncGenerator[str | Json]:
+        """Yield the engine's answer; closing the generator cancels the generation in the engine.
+
+        Each string holds one or more whole SSE events. Raises `EngineRejected` when the engine refuses the
+        request, `EngineFailed` when it breaks.
+        """
+
+    def load(self) -> TierLoad | None:
+        """The engine's own queues, or None when unknown or older than 5 s."""
+
+    def ready(self) -> bool:
+        """Whether a replica has answered lately; a busy one may be too late for `load` and still be ready."""
+
+
+class Ledger(Protocol):
+    def record(self, record: Record) -> None:
+        """Keep a record; never blocks. What cannot be kept is counted as dropped."""
+
+    async def get(self, decision_id: str) -> dict[str, Any] | None:
+        """The stored receipt, also when it has not been flushed yet; None when unknown."""
+
+
+class Observer(Protocol):
+    """Where counts and durations go; never blocks and never raises."""
+
+    def decided(self, decision: Decision) -> None: ...
+
+    def signal_fault(self, signal: str, state: SignalState) -> None: ...
+
+    def attempted(self, attempt: Attempt) -> None: ...
+
+    def finished(self, record: Record) -> None: ...
+
+    def skipped_chunk(self, tier: Tier) -> None: ...
+
+
+Engines = Mapping[Tier, Engine]

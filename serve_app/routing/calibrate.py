@@ -1,0 +1,94 @@
+"""Fit the centroid score on labelled embeddings. Pure: arrays in, a `Calibration` out; seeded, the same bytes every time.
+
+With squared distances, |e-s|^2 - |e-c|^2 = 2 e.(c-s) + |s|^2 - |c|^2 is linear in the embedding e. Placing the centroids
+`s` and `c` so that the logistic of that difference explains the labels is therefore a logistic regression, which is convex:
+the centroids start from the mean of all embeddings and lie along the fitted direction, as far apart as the class means are.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from serve_app.domain import Tier
+from serve_app.errors import CalibrationError
+from serve_app.routing.score import KIND_LABEL, Calibration, Logistic
+
+ARTICLE_THRESHOLD = 0.65
+MIN_ROWS_PER_LABEL = 20
+STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
+FOLDS = 5
+Matrix = npt.NDArray[np.float64]
+
+
+def fit(
+    embeddings: npt.NDArray[np.float32],
+    labels: Sequence[Tier],
+    *,
+    embedder: str,
+    threshold: float = ARTICLE_THRESHOLD,
+    seed: int = 0,
+    source: str = "",
+) -> Calibration:
+    """Fit on L2-normalised `embeddings`, shape (rows, dim), and one label per row.
+
+    The offset is fitted so that the point where both labels are equally likely scores exactly `threshold`. Raises
+    `CalibrationError` when there are too few rows of a label or no signal in them.
+    """
+    x = np.asarray(embeddings, dtype=np.float64)
+    y = np.asarray([label is Tier.LARGE for label in labels])
+    _check(x, y)
+    strength, accuracy = _choose_strength(x, y, seed)
+    if accuracy <= (chance := _by_chance(y)):
+        raise CalibrationError(f"no signal: cross-validated accuracy {accuracy:.3f} is not above the {chance:.3f} that chance can give")
+    model = LogisticRegression(C=strength, max_iter=2000).fit(x, y)
+    simple, hard, logistic = _as_centroids(x, y, model.coef_[0], float(model.intercept_[0]), threshold)
+    description: dict[str, Any] = {
+        "source": source,
+        "rows": len(y),
+        "rows_large": int(y.sum()),
+        "regularisation_c": strength,
+        "cross_validated_accuracy": round(accuracy, 4),
+        "seed": seed,
+    }
+    calibration = Calibration(KIND_LABEL, embedder, simple, hard, logistic, threshold, 0.0, description)
+    share = float(np.mean([calibration.embedding_score(e.astype(np.float32)) >= threshold for e in x]))
+    return Calibration(KIND_LABEL, embedder, simple, hard, logistic, threshold, round(share, 4), description)
+
+
+def _check(x: Matrix, y: npt.NDArray[np.bool_]) -> None:
+    if x.ndim != 2 or len(x) != len(y):
+        raise CalibrationError(f"{len(y)} labels for embeddings of shape {x.shape}")
+    large = int(y.sum())
+    if min(large, len(y) - large) < MIN_ROWS_PER_LABEL:
+        raise CalibrationError(f"too few rows: {len(y) - large} small and {large} large, at least {MIN_ROWS_PER_LABEL} of each are needed")
+
+
+def _by_chance(y: npt.NDArray[np.bool_]) -> float:
+    """What always saying the larger label gets, and two standard errors: below that, an accuracy shows nothing."""
+    share = max(float(y.mean()), 1 - float(y.mean()))
+    return share + 2 * float(np.sqrt(share * (1 - share) / len(y)))
+
+
+def _choose_strength(x: Matrix, y: npt.NDArray[np.bool_], seed: int) -> tuple[float, float]:
+    """The inverse regularisation with the best cross-validated accuracy; the smaller one wins a tie."""
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    scores = [(float((cross_val_predict(LogisticRegression(C=c, max_iter=2000), x, y, cv=folds) == y).mean()), -c) for c in STRENGTHS]
+    accuracy, negative = max(scores)
+    return -negative, accuracy
+
+
+def _as_centroids(
+    x: Matrix, y: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64], intercept: float, threshold: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Logistic]:
+    """Two centroids and a logistic that equal the linear model, shifted so that its even odds score `threshold`."""
+    middle = x.mean(axis=0)
+    gap = float(np.linalg.norm(x[y].mean(axis=0) - x[~y].mean(axis=0)))
+    step = weights / np.linalg.norm(weights) * gap / 2
+    simple, hard = (middle - step).astype(np.float32), (middle + step).astype(np.float32)
+    scale = float(np.linalg.norm(weights)) / (2 * gap)
+    at_zero = scale * float(simple.astype(np.float64) @ simple - hard.astype(np.float64) @ hard)
+    return simple, hard, Logistic(scale, intercept - at_zero + float(np.log(threshold / (1 - threshold))))

@@ -1,0 +1,158 @@
+"""Signals to one score in [0, 1]. Pure: numpy and arithmetic.
+
+The embedding score is the article's form with what it left out: the difference of the distances to a 'simple' and a
+'complex' centroid goes through a logistic with a *fitted* scale and offset. Unfitted, unit vectors give 0.45-0.55 in
+practice and never reach 0.65. The distances are squared: then the difference is linear in the embedding, and fitting
+the two centroids and the scale is a convex problem with one answer (see `calibrate`).
+"""
+
+import hashlib
+import io
+import json
+import math
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from serve_app.domain import Score, SignalState
+from serve_app.errors import CalibrationError
+
+Vector = npt.NDArray[np.float32]
+KIND_LABEL = "label"
+FORMAT = 1
+# What numpy, zipfile and json raise on bytes that are no artefact.
+BROKEN = (KeyError, ValueError, TypeError, AttributeError, OSError, EOFError, NotImplementedError, BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Logistic:
+    scale: float
+    offset: float
+
+    def __call__(self, x: float) -> float:
+        z = self.scale * x + self.offset
+        return 1.0 / (1.0 + math.exp(-z)) if z >= 0 else math.exp(z) / (1.0 + math.exp(z))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fitted artefact. `simple`, `complex`: shape (dim,). `sha256` names the file that it was read from."""
+
+    kind: str
+    embedder: str
+    simple: Vector
+    complex: Vector
+    logistic: Logistic
+    threshold: float
+    large_share: float
+    description: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+    @property
+    def dim(self) -> int:
+        return int(self.simple.shape[0])
+
+    def embedding_score(self, embedding: Vector) -> float:
+        """Score of one L2-normalised embedding, shape (dim,)."""
+        if embedding.shape != self.simple.shape:
+            raise CalibrationError(f"the embedding has shape {embedding.shape}, the calibration {self.simple.shape}")
+        to_simple = embedding - self.simple
+        to_complex = embedding - self.complex
+        return self.logistic(float(to_simple @ to_simple - to_complex @ to_complex))
+
+
+def combine(embedding: float | None, assessment: float | None, embedding_weight: float) -> float | None:
+    """Weighted mean of the signals that are there; None when there is none."""
+    if embedding is None:
+        return assessment
+    if assessment is None:
+        return embedding
+    return embedding_weight * embedding + (1.0 - embedding_weight) * assessment
+
+
+def is_decisive(embedding: float, threshold: float, margin: float) -> bool:
+    """Whether the embedding alone decides, so that the router LLM need not be waited for."""
+    return abs(embedding - threshold) >= margin
+
+
+def final(
+    *,
+    embedding: float | None,
+    embedding_state: SignalState,
+    assessment: float | None,
+    assessment_state: SignalState,
+    embedding_weight: float,
+    calibration: str,
+    embed_seconds: float = 0.0,
+    assess_seconds: float = 0.0,
+) -> Score:
+    """One `Score` from the signals, rounded to 6 digits so that a printed score is the score."""
+    value = combine(embedding, assessment, embedding_weight)
+    return Score(
+        value=None if value is None else round(value, 6),
+        embedding=embedding,
+        embedding_state=embedding_state,
+        assessment=assessment,
+        assessment_state=assessment_state,
+        calibration=calibration,
+        embed_seconds=embed_seconds,
+        assess_seconds=assess_seconds,
+    )
+
+
+def dump(calibration: Calibration) -> bytes:
+    """The artefact as an npz file without pickles; the same values give the same bytes."""
+    meta = {
+        "format": FORMAT,
+        "kind": calibration.kind,
+        "embedder": calibration.embedder,
+        "scale": calibration.logistic.scale,
+        "offset": calibration.logistic.offset,
+        "threshold": calibration.threshold,
+        "large_share": calibration.large_share,
+        "description": calibration.description,
+    }
+    text = json.dumps(meta, sort_keys=True, ensure_ascii=True).encode()
+    buffer = io.BytesIO()
+    np.savez(buffer, simple=calibration.simple, complex=calibration.complex, meta=np.frombuffer(text, dtype=np.uint8))
+    return buffer.getvalue()
+
+
+def load(data: bytes, embedder: str | None = None) -> Calibration:
+    """Read an artefact. Raises `CalibrationError` when it is broken or was made with another embedder than `embedder`."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            meta = json.loads(arrays["meta"].tobytes())
+            calibration = Calibration(
+                kind=str(meta["kind"]),
+                embedder=str(meta["embedder"]),
+                simple=np.asarray(arrays["simple"], dtype=np.float32),
+                complex=np.asarray(arrays["complex"], dtype=np.float32),
+                logistic=Logistic(float(meta["scale"]), float(meta["offset"])),
+                threshold=float(meta["threshold"]),
+                large_share=float(meta["large_share"]),
+                description=dict(meta["description"]),
+                sha256=hashlib.sha256(data).hexdigest(),
+            )
+    except BROKEN as error:
+        raise CalibrationError(f"not a calibration artefact: {error}") from error
+    if meta.get("format") != FORMAT or calibration.kind != KIND_LABEL:
+        raise CalibrationError(f"unknown calibration format {meta.get('format')!r} or kind {calibration.kind!r}")
+    _check(calibration)
+    if embedder is not None and calibration.embedder != embedder:
+        raise CalibrationError(f"the calibration was made with embedder {calibration.embedder}, this one is {embedder}")
+    return calibration
+
+
+def _check(calibration: Calibration) -> None:
+    """Refuse numbers that would give no score, or one that means nothing."""
+    simple, hard, logistic = calibration.simple, calibration.complex, calibration.logistic
+    if simple.ndim != 1 or simple.shape != hard.shape:
+        raise CalibrationError(f"not a calibration artefact: centroids of shape {simple.shape} and {hard.shape}")
+    finite = np.isfinite(simple).all() and np.isfinite(hard).all() and math.isfinite(logistic.scale) and math.isfinite(logistic.offset)
+    if not finite or not 0.0 <= calibration.threshold <= 1.0:
+        raise CalibrationError("not a calibration artefact: its numbers are out of range")

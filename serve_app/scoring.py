@@ -1,0 +1,88 @@
+"""Ask the embedder and the router LLM at the same time, each under its deadline, and make one score of the answers."""
+
+import asyncio
+from collections.abc import Awaitable
+
+from serve_app.domain import Score, SignalState
+from serve_app.ports import Clock, Embedder, Observer, SelfAssessor
+from serve_app.routing import score as scoring
+from serve_app.routing.features import cut
+from serve_app.settings import Live, RouterSettings
+
+
+class Scorer:
+    """Owns nothing but its collaborators; every call is independent.
+
+    The same text under the same settings gives the same score: a rating that came although the embedding was decisive
+    is not used, whichever arrived first. Only a late or failed signal changes it, and the score says so.
+    """
+
+    def __init__(
+        self,
+        *,
+        embedder: Embedder,
+        assessor: SelfAssessor,
+        calibration: scoring.Calibration,
+        settings: RouterSettings,
+        observer: Observer,
+        clock: Clock,
+    ) -> None:
+        self._embedder = embedder
+        self._assessor = assessor
+        self._settings = settings
+        self._observer = observer
+        self._clock = clock
+        self.calibration = calibration
+
+    async def score(self, text: str, live: Live, threshold: float) -> Score:
+        text = cut(text, self._settings.max_chars)
+        started = self._clock.monotonic()
+        deadline = self._settings.assess_deadline_s
+        assessing = asyncio.create_task(_within(self._assess(text), deadline)) if live.self_assessment else None
+        try:
+            embedding, embedding_state = await _within(self._embed(text), self._settings.embed_deadline_s)
+            embedded = self._clock.monotonic()
+            decisive = embedding is not None and scoring.is_decisive(embedding, threshold, live.decisive_margin)
+            assessment, assessment_state = None, SignalState.SKIPPED
+            if assessing is not None and not decisive:
+                assessment, assessment_state = await assessing
+            self._report("embedding", embedding_state)
+            self._report("assessment", assessment_state)
+            return scoring.final(
+                embedding=embedding,
+                embedding_state=embedding_state,
+                assessment=assessment,
+                assessment_state=assessment_state,
+                embedding_weight=live.embedding_weight,
+                calibration=self.calibration.sha256,
+                embed_seconds=embedded - started,
+                assess_seconds=self._clock.monotonic() - embedded,
+            )
+        finally:
+            if assessing is not None:
+                assessing.cancel()
+
+    async def _embed(self, text: str) -> float:
+        return self.calibration.embedding_score(await self._embedder.embed(text))
+
+    async def _assess(self, text: str) -> float:
+        return (await self._assessor.assess(text)).rating
+
+    def _report(self, signal: str, state: SignalState) -> None:
+        if state in (SignalState.LATE, SignalState.FAILED):
+            self._observer.signal_fault(signal, state)
+
+
+async def _within(call: Awaitable[float], seconds: float) -> tuple[float | None, SignalState]:
+    """The signal, or None and why there is none. The router may fail in any way: it must never fail a request.
+
+    A signal outside [0, 1] has failed too. NaN is below every threshold: it would send everything to the small tier.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            value = await call
+        return (value, SignalState.OK) if 0.0 <= value <= 1.0 else (None, SignalState.FAILED)
+    except TimeoutError:
+        return None, SignalState.LATE
+    except Exception:  # noqa: BLE001 - the outer boundary of the router: counted by the caller, answered by the other signal
+        return None, SignalState.FAILED

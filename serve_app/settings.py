@@ -1,0 +1,285 @@
+"""The one settings object. `args` in deployments.yaml name a profile and override any of its fields.
+
+Everything here is strict: an unknown key or a wrong type is an error that names its path (see `explain`). Secrets never
+stand here: they come from environment variables whose names stand here.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serve_app.errors import SettingsError
+
+PROFILES = ("local", "g6e")
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(gt=0.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class ModelMemory(Strict):
+    """What `tierwise validate` needs to tell whether a model fits its GPUs."""
+
+    weights_mib: float = Field(gt=0, description="Size of the weights in MiB, over all GPUs together.")
+    kv_kib_per_token: float = Field(gt=0, description="KV cache per token in KiB, over all GPUs together.")
+    overhead_mib: float = Field(
+        default=3072, ge=0, description="Activations, CUDA context and graphs in MiB, on each GPU; an allowance, not a measurement."
+    )
+
+
+class Model(Strict):
+    id: str = Field(min_length=1, description="Name under which clients address the model and which answers carry.")
+    source: str = Field(
+        min_length=1,
+        description="`builtin:NAME` for a packaged demonstration checkpoint, a folder, or a Hugging Face repository.",
+    )
+    revision: str | None = Field(default=None, description="Pinned commit of the Hugging Face repository.")
+    licence: str | None = Field(default=None, description="Licence of the weights, for the reader.")
+    max_context: int | None = Field(default=None, ge=1, description="The model's own longest context in tokens, for the checks.")
+    memory: ModelMemory | None = Field(default=None, description="Sizes; needed where the engine has GPUs.")
+
+
+class TokenPrice(Strict):
+    """US dollars per million tokens."""
+
+    input: float = Field(ge=0, description="Dollars per million prompt tokens.")
+    output: float = Field(ge=0, description="Dollars per million generated tokens.")
+
+
+class EngineSettings(Strict):
+    """One vLLM engine in its own deployment."""
+
+    model: Model = Field(description="Which checkpoint it serves.")
+    engine_kwargs: dict[str, Any] = Field(default_factory=dict, description="vLLM's engine arguments, by their own names.")
+    accelerator_type: str | None = Field(default=None, description="Ray's accelerator name, such as L40S; null means CPU.")
+    num_cpus: float = Field(default=1.0, gt=0, description="CPUs that one replica reserves, engine processes included.")
+    placement_strategy: Literal["STRICT_PACK", "PACK"] = Field(
+        default="STRICT_PACK", description="STRICT_PACK keeps the GPUs of a tensor-parallel engine on one node."
+    )
+    env: dict[str, str] = Field(default_factory=dict, description="Environment variables of the engine's processes.")
+    max_ongoing_requests: PositiveInt = Field(default=64, description="Requests that one replica accepts at a time.")
+    health_check_period_s: Seconds = Field(default=10.0, description="Time between two health checks, in seconds.")
+    health_check_timeout_s: Seconds = Field(default=60.0, description="A health check slower than this counts as failed, in seconds.")
+    graceful_shutdown_timeout_s: Seconds = Field(
+        default=600.0, description="How long a leaving replica may finish its streams, in seconds."
+    )
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica; 0 on CPU."""
+        if self.accelerator_type is None:
+            return 0
+        kwargs = self.engine_kwargs
+        return int(kwargs.get("tensor_parallel_size", 1)) * int(kwargs.get("pipeline_parallel_size", 1))
+
+    @property
+    def max_model_len(self) -> int | None:
+        value = self.engine_kwargs.get("max_model_len")
+        return int(value) if value is not None else None
+
+
+class TierSettings(EngineSettings):
+    price: TokenPrice = Field(description="Token prices, for the cost of each request.")
+
+
+class EmbedderSettings(Strict):
+    source: str = Field(description="`package:NAME` for a model inside an installed package, a folder, or a Hugging Face repository.")
+    revision: str | None = Field(default=None, description="Pinned commit of the Hugging Face repository.")
+    sha256: str | None = Field(default=None, description="Digest of the weights file (model.safetensors); checked at start.")
+    max_tokens: PositiveInt = Field(default=256, description="Tokens of the text that are embedded; the rest is cut off.")
+    max_batch_size: PositiveInt = Field(default=16, description="Texts embedded in one forward pass.")
+    batch_wait_s: float = Field(default=0.002, ge=0, description="How long a batch waits for company, in seconds.")
+    threads: PositiveInt = Field(default=1, description="CPU threads of one replica.")
+    num_cpus: float = Field(default=1.0, gt=0, description="CPUs that one replica reserves.")
+
+
+class RouterSettings(Strict):
+    """How a request is scored."""
+
+    max_chars: PositiveInt = Field(default=2048, description="Characters of the prompt that are scored.")
+    embed_deadline_s: Seconds = Field(default=1.0, description="The embedding must come within this, in seconds.")
+    assess_deadline_s: Seconds = Field(default=0.25, description="The router LLM's rating must come within this, in seconds.")
+    assess_max_tokens: Annotated[int, Field(ge=128)] = Field(
+        default=512, description="Tokens of the rating prompt, its fixed part included."
+    )
+
+
+class Timeouts(Strict):
+    request_s: Seconds = Field(default=600.0, description="Whole request, in seconds.")
+    first_token_s: Seconds = Field(default=120.0, description="From the engine call to the first token, in seconds.")
+    between_tokens_s: Seconds = Field(default=60.0, description="Between two chunks of a stream, in seconds.")
+
+
+class Limits(Strict):
+    max_body_bytes: PositiveInt = Field(default=4 * 1024 * 1024, description="Largest request body in bytes; more is a 413.")
+    body_timeout_s: Seconds = Field(default=30.0, description="A body that takes longer to arrive is a 408, in seconds.")
+    max_messages: PositiveInt = Field(default=2048, description="Messages in one chat request.")
+    max_n: PositiveInt = Field(default=8, description="Largest `n`.")
+    max_top_logprobs: PositiveInt = Field(default=20, description="Largest `top_logprobs`.")
+    max_schema_bytes: PositiveInt = Field(default=64 * 1024, description="Largest JSON schema, of a response or of all tools, in bytes.")
+
+
+class Auth(Strict):
+    mode: Literal["open", "keys"] = Field(default="open", description="`open` answers anyone; `keys` asks for a bearer key.")
+    keys_env: str = Field(default="TIERWISE_API_KEYS", description="Environment variable with the keys, separated by commas.")
+
+
+class LedgerSettings(Strict):
+    url: str = Field(default="sqlite:///tierwise.db", description="SQLAlchemy URL of the database.")
+    url_env: str | None = Field(default=None, description="Environment variable that holds the URL, when it has a password.")
+    batch: PositiveInt = Field(default=500, description="Rows written in one transaction.")
+    flush_s: Seconds = Field(default=0.5, description="Longest time a record waits for its batch, in seconds.")
+    queue: PositiveInt = Field(default=10_000, description="Records that may wait, in an ingress and in the ledger; more are dropped and counted.")
+
+
+class Live(Strict):
+    """What may change while it runs: delivered as `user_config` of Ingress, no replica restarts."""
+
+    threshold: Literal["auto"] | Fraction = Field(
+        default="auto", description="Scores at or above it go to the large tier; `auto` takes the calibration's own."
+    )
+    embedding_weight: Fraction = Field(default=0.6, description="Weight of the embedding score beside the self-assessment's rest to 1.")
+    decisive_margin: Fraction = Field(
+        default=0.2, description="An embedding score this far from the threshold decides alone; 1 always asks the router LLM."
+    )
+    self_assessment: bool = Field(default=True, description="Ask the router LLM at all.")
+    math_code_heuristic: bool = Field(default=True, description="Code and mathematics always go to the large tier.")
+    calibration: str = Field(default="builtin", description="Which calibration artefact is in force.")
+
+
+class NodeShape(Strict):
+    """One kind of machine of the fleet, for the checks of `tierwise validate`."""
+
+    instance: str = Field(description="Instance type.")
+    cpus: float = Field(gt=0, description="Virtual CPUs.")
+    memory_gib: float = Field(gt=0, description="Main memory in GiB.")
+    gpus: int = Field(default=0, ge=0, description="GPUs in one machine.")
+    gpu: str | None = Field(default=None, description="Ray's accelerator name.")
+    gpu_mib: float = Field(default=0, ge=0, description="Usable memory of one GPU in MiB.")
+    usd_per_hour: float = Field(default=0, ge=0, description="On-demand price in dollars an hour.")
+
+
+class IngressSettings(Strict):
+    num_cpus: float = Field(default=1.0, gt=0, description="CPUs that one replica reserves.")
+    max_ongoing_requests: PositiveInt = Field(default=256, description="Requests that one replica serves at a time.")
+
+
+class Settings(Strict):
+    """All of tierwise's settings. A profile gives every field; `args` override single ones."""
+
+    profile: Literal["local", "g6e"] = Field(description="Which profile the rest is based on.")
+    ingress: IngressSettings = Field(default_factory=IngressSettings, description="The HTTP gateway.")
+    embedder: EmbedderSettings = Field(description="The embedding model.")
+    router_llm: EngineSettings = Field(description="The router LLM that rates its own chances.")
+    small: TierSettings = Field(description="The small tier: the weak, cheap model.")
+    large: TierSettings = Field(description="The large tier: the strong, dear model.")
+    router: RouterSettings = Field(default_factory=RouterSettings, description="How a request is scored.")
+    timeouts: Timeouts = Field(default_factory=Timeouts, description="Time limits of the path.")
+    limits: Limits = Field(default_factory=Limits, description="What a client may ask for.")
+    auth: Auth = Field(default_factory=Auth, description="Who may ask.")
+    ledger: LedgerSettings = Field(default_factory=LedgerSettings, description="Where decisions and usage are kept.")
+    live: Live = Field(default_factory=Live, description="Starting values of what may change while it runs.")
+    fleet: list[NodeShape] = Field(min_length=1, description="The kinds of machine of this profile.")
+
+    @property
+    def engines(self) -> dict[str, EngineSettings]:
+        return {"router_llm": self.router_llm, "small": self.small, "large": self.large}
+
+
+def load_profile(name: str) -> dict[str, Any]:
+    """The profile's fields as plain data. Raises `SettingsError` for an unknown name."""
+    if name not in PROFILES:
+        raise SettingsError([f"args.profile: unknown profile {name!r}{nearest(str(name), PROFILES)}"])
+    data = yaml.safe_load(files("serve_app.profiles").joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+    return {"profile": name, **data}
+
+
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `override` over `base`, mapping by mapping; lists and scalars are replaced."""
+    merged = dict(base)
+    for key, value in override.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def parse(args: Mapping[str, Any]) -> Settings:
+    """Turn `args` of deployments.yaml into settings. Raises `SettingsError` with one line per problem."""
+    profile = args.get("profile")
+    if not isinstance(profile, str):
+        raise SettingsError([f"args.profile: needed, one of {', '.join(PROFILES)}"])
+    data = merge(load_profile(profile), args)
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        raise SettingsError(explain(error, Settings, "args")) from None
+
+
+def parse_live(base: Live, user_config: Mapping[str, Any]) -> Live:
+    """Lay Serve's `user_config` over the profile's values. Raises `SettingsError`; the caller keeps the old ones."""
+    try:
+        return Live.model_validate({**base.model_dump(), **user_config})
+    except ValidationError as error:
+        raise SettingsError(explain(error, Live, "user_config")) from None
+
+
+def explain(error: ValidationError, model: type[BaseModel], root: str) -> list[str]:
+    """One line per problem: its path, what is wrong, and for an unknown key the nearest known one."""
+    lines: dict[str, str] = {}
+    for item in error.errors(include_url=False, include_context=False):
+        path = [part for part in item["loc"] if not _is_union_tag(part)]
+        where = ".".join([root, *map(str, path)])
+        if item["type"] == "extra_forbidden":
+            known = sorted(known_keys(model, path[:-1]))
+            text = f"unknown key{nearest(str(path[-1]), known)}"
+        elif item["type"] == "missing":
+            text = "needed, but missing"
+        else:
+            text = f"{item['msg'][0].lower()}{item['msg'][1:]}, got {_short(item['input'])}"
+        lines[where] = f"{lines[where]}; or {text}" if where in lines else f"{where}: {text}"
+    return list(lines.values())
+
+
+def _is_union_tag(part: int | str) -> bool:
+    """pydantic puts the branch of a union into the path; that is no key of the file."""
+    return isinstance(part, str) and (part in {"float", "constrained-float"} or "[" in part)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """`, did you mean X?` or nothing."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}" if len(known) <= 12 else ""
+
+
+def known_keys(model: type[BaseModel], path: list[int | str]) -> set[str]:
+    """The keys that `model` knows at `path`."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        inner = next(_models_in(model.model_fields[part].annotation), None) if part in model.model_fields else None
+        if inner is None:
+            return set()
+        model = inner
+    return set(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, UnionType, Annotated, list):
+        for argument in get_args(annotation):
+            yield from _models_in(argument)

@@ -1,0 +1,106 @@
+"""What surrounds the file: who may reach it, the environment, this machine's port and memory, the packaged calibration."""
+
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serve_app.calibrations import builtin
+from serve_app.embedding import identity
+from serve_app.errors import CalibrationError
+from serve_app.settings import Settings
+from serve_app.validation.bounds import Bound
+from serve_app.validation.report import Report
+
+SERVE_HOST = "0.0.0.0"  # noqa: S104 - Serve's default for a file without one, named to be refused
+SERVE_PORT = 8000
+PORT = Bound(1, 65535, whole=True)
+MEMINFO = Path("/proc/meminfo")
+
+
+def check_access(config: Mapping[Any, Any], settings: Settings, report: Report) -> None:
+    """Nobody may be let in without a key from other machines."""
+    host = _http(config, "host", SERVE_HOST)
+    if settings.auth.mode == "keys":
+        if not any(key.strip() for key in os.environ.get(settings.auth.keys_env, "").split(",")):
+            report.warning("args.auth.keys_env", f"the environment variable {settings.auth.keys_env} holds no keys here")
+    elif isinstance(host, str) and not _is_loopback(host):
+        shown = (
+            f"http_options.host {host!r}" if _http(config, "host", None) is not None else f"no http_options.host, which means {SERVE_HOST},"
+        )
+        report.problem("args.auth.mode", f"open with {shown} lets in anyone who reaches this machine: use keys, or host 127.0.0.1")
+    elif os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
+        report.problem("args.auth.mode", "open is refused with HAProxy, which listens on every address: use keys")
+
+
+def check_calibration(settings: Settings, report: Report) -> None:
+    try:
+        builtin(identity(settings.embedder))
+    except CalibrationError as error:
+        report.problem("args.embedder", f"{error.message}: `tierwise calibrate` makes one for it")
+
+
+def check_environment(settings: Settings, report: Report) -> None:
+    if settings.profile == "g6e" and os.environ.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") != "1":
+        report.warning("RAY_SERVE_THROUGHPUT_OPTIMIZED", "not 1 here: the g6e profile is meant for Serve's throughput mode")
+
+
+def check_host(config: Mapping[Any, Any], report: Report) -> None:
+    options = config.get("http_options")
+    if isinstance(options, Mapping) and not isinstance(host := options.get("host", SERVE_HOST), str):
+        report.problem("http_options.host", f"must be a string, got {host!r:.60}")
+
+
+def check_port(config: Mapping[Any, Any], report: Report) -> None:
+    """Bind it and let go. A host that is a name is not looked up: that may take seconds."""
+    host, port = _http(config, "host", SERVE_HOST), _http(config, "port", SERVE_PORT)
+    host = "127.0.0.1" if host == "localhost" else host
+    if not isinstance(host, str) or not _is_address(host) or PORT.complaint(port):
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            report.problem("http_options.port", f"{port} is in use on this machine: stop what listens there, or choose another")
+        else:
+            report.problem("http_options.port", f"{host}:{port} cannot be listened on: {error.strerror}")
+
+
+def check_memory(settings: Settings, report: Report, meminfo: Path = MEMINFO) -> None:
+    """The local profile runs on this machine."""
+    available, needed = _available_gib(meminfo), settings.fleet[0].memory_gib
+    if settings.profile == "local" and available is not None and available < needed:
+        report.problem("args.fleet.0.memory_gib", f"the local profile needs {needed:g} GiB, this machine has {available:.1f} GiB available")
+
+
+def _available_gib(meminfo: Path) -> float | None:
+    """None where there is no such file, as on a Mac."""
+    try:
+        lines = meminfo.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) / 1024**2 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def _http(config: Mapping[Any, Any], key: str, default: Any) -> Any:
+    """None when http_options is no mapping, which `serve_part` says."""
+    options = config.get("http_options", {})
+    return options.get(key, default) if isinstance(options, Mapping) else None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return "%" not in host
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)

@@ -1,0 +1,303 @@
+"""The ports over Serve's handles, with handles that only remember."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.serve.exceptions import BackPressureError
+
+from serve_app.deployments import clients
+from serve_app.deployments.clients import HandleAssessor, HandleEmbedder, HandleEngine, HandleLedger, ReplicaWatch
+from serve_app.domain import Decision, Outcome, Reason, Record, Tier
+from serve_app.errors import EngineFailed, EngineRejected, NotReady, Overloaded, TierwiseError
+from tests.fakes import FOREVER, FakeClock, Pause, soon, until
+
+
+class FakeStream:
+    """What a streaming handle gives: an async iterator that can be cancelled and does not cancel itself."""
+
+    def __init__(self, script: list[Any]) -> None:
+        self.script = script
+        self.cancelled = 0
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for step in self.script:
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+            elif isinstance(step, BaseException):
+                raise step
+            else:
+                yield step
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+class FakeHandle:
+    """Each method is a function of the call's arguments; `calls` are those of every method."""
+
+    def __init__(self, **methods: Callable[..., Any]) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.streaming: bool | None = None
+        for name, method in methods.items():
+            setattr(self, name, SimpleNamespace(remote=self._remembering(name, method)))
+
+    def options(self, *, stream: bool) -> "FakeHandle":
+        self.streaming = stream
+        return self
+
+    def _remembering(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def remote(*args: Any) -> Any:
+            self.calls.append((name, args))
+            return method(*args)
+
+        return remote
+
+
+def engine_over(script: list[Any]) -> tuple[HandleEngine, FakeStream, FakeHandle]:
+    stream = FakeStream(script)
+    handle = FakeHandle(generate=lambda *_: stream)
+    return HandleEngine("m", handle, ReplicaWatch(handle, FakeClock())), stream, handle  # type: ignore[arg-type]
+
+
+async def collect(engine: HandleEngine) -> list[Any]:
+    return [item async for item in engine.generate("chat", {"a": 1}, request_id="r-1", session="s")]
+
+
+async def test_items_pass_unchanged_and_the_call_is_cancelled_at_the_end() -> None:
+    engine, stream, handle = engine_over(["data: 1\n\n", "data: 2\n\n"])
+    assert await collect(engine) == ["data: 1\n\n", "data: 2\n\n"]
+    assert handle.calls == [("generate", ("chat", {"a": 1}, "r-1"))]
+    assert handle.streaming is True
+    assert stream.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "says"),
+    [
+        (RuntimeError("secret"), EngineFailed, "The model failed to answer."),
+        (EngineFailed("The model broke."), EngineFailed, "The model broke."),
+        (BackPressureError(num_queued_requests=1, max_queued_requests=1), Overloaded, "queue is full"),
+        ({"error": {"code": 400, "message": "too long", "param": "messages"}}, EngineRejected, "too long"),
+        ({"error": {"code": 404, "message": "no such adapter"}}, EngineRejected, "no such adapter"),
+        ({"error": {"code": 500, "message": "secret"}}, EngineFailed, "The model failed to answer."),
+        ({"error": {"message": "secret"}}, EngineFailed, "The model failed to answer."),
+        ({"error": {"code": "odd", "message": "secret"}}, EngineFailed, "The model failed to answer."),
+    ],
+)
+async def test_whatever_the_transport_gives_becomes_one_of_our_errors(raised: Any, expected: type[TierwiseError], says: str) -> None:
+    engine, stream, _ = engine_over([raised])
+    with pytest.raises(expected, match=says) as caught:
+        await collect(engine)
+    assert "secret" not in caught.value.message
+    assert stream.cancelled == 1
+
+
+async def test_the_field_at_fault_is_kept() -> None:
+    engine, _, _ = engine_over([{"error": {"code": 400, "message": "too long", "param": "messages"}}])
+    with pytest.raises(EngineRejected) as caught:
+        await collect(engine)
+    assert caught.value.param == "messages"
+
+
+async def test_a_full_queue_says_when_to_come_again() -> None:
+    engine, _, _ = engine_over([BackPressureError(num_queued_requests=1, max_queued_requests=1)])
+    with pytest.raises(Overloaded) as caught:
+        await collect(engine)
+    assert caught.value.retry_after == 1.0
+
+
+async def test_leaving_a_stream_cancels_the_call() -> None:
+    engine, stream, _ = engine_over(["data: 1\n\n", Pause(FOREVER)])
+    generation = engine.generate("chat", {}, request_id="r-1")
+    await anext(generation)
+    assert stream.cancelled == 0
+    await generation.aclose()
+    assert stream.cancelled == 1
+
+
+async def test_a_cancelled_reader_cancels_the_call() -> None:
+    engine, stream, _ = engine_over([Pause(FOREVER)])
+    reading = asyncio.create_task(collect(engine))
+    await asyncio.sleep(0.01)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert stream.cancelled == 1
+
+
+async def test_the_signals_are_plain_calls() -> None:
+    async def answer(text: str) -> str:
+        return f"of {text}"
+
+    handle = FakeHandle(embed=answer, assess=answer)
+    assert await HandleEmbedder(handle).embed("x") == "of x"  # type: ignore[arg-type, comparison-overlap]
+    assert await HandleAssessor(handle).assess("x") == "of x"  # type: ignore[arg-type, comparison-overlap]
+
+
+# The replicas' reports
+
+
+class Broadcasting:
+    """A handle whose `broadcast` gives these reports, or raises."""
+
+    def __init__(self, reports: Any) -> None:
+        self.reports = reports
+
+    def broadcast(self, method: str) -> "Broadcasting":
+        assert method == "load_report"
+        return self
+
+    def results(self, *, timeout_s: float, return_exceptions: bool) -> Any:
+        assert return_exceptions
+        if isinstance(self.reports, Exception):
+            raise self.reports
+        return self.reports
+
+
+REPORT = {"waiting": 1, "running": 2, "capacity": 16, "prompt_tokens": 10, "generation_tokens": 20}
+
+
+async def test_the_load_is_the_sum_over_the_replicas_that_answered() -> None:
+    clock = FakeClock()
+    watch = ReplicaWatch(Broadcasting([REPORT, RuntimeError("dead"), REPORT]), clock)  # type: ignore[arg-type]
+    await watch.refresh()
+    load = watch.load()
+    assert load is not None
+    assert (load.replicas, load.waiting, load.running, load.capacity, load.as_of) == (2, 2, 4, 32, clock.now())
+    assert load.counters == {"prompt_tokens": 20, "generation_tokens": 40}
+
+
+async def test_a_report_grows_stale_then_the_tier_is_gone() -> None:
+    clock = FakeClock()
+    watch = ReplicaWatch(Broadcasting([REPORT]), clock)  # type: ignore[arg-type]
+    assert (watch.load(), watch.ready()) == (None, False)
+    await watch.refresh()
+    clock.advance(5.0)
+    assert watch.load() is not None
+    clock.advance(1.0)
+    assert (watch.load(), watch.ready()) == (None, True)
+    clock.advance(25.0)
+    assert watch.ready() is False
+
+
+@pytest.mark.parametrize("answer", [[], [RuntimeError("dead")], RuntimeError("no controller"), TimeoutError()])
+async def test_no_answer_leaves_the_old_report(answer: Any) -> None:
+    clock = FakeClock()
+    handle = Broadcasting([REPORT])
+    watch = ReplicaWatch(handle, clock)  # type: ignore[arg-type]
+    await watch.refresh()
+    handle.reports = answer
+    clock.advance(3.0)
+    await watch.refresh()
+    load = watch.load()
+    assert load is not None
+    assert load.as_of == clock.now() - 3.0
+
+
+# The ledger's queue
+
+
+def record(name: str) -> Record:
+    decision = Decision(Tier.SMALL, Reason.SCORE_BELOW, 0.65)
+    return Record(name, 1.0, "chat", False, decision, Outcome.OK, (), 0.0, 0.0, 0.0, 0.0, "hash", 5)
+
+
+class Ledger:
+    """The other side: keeps batches; `broken` makes it refuse them."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.broken: Exception | None = None
+        self.stored: dict[str, Any] = {}
+        self.asked = 0
+
+    async def record(self, receipts: list[Any]) -> None:
+        self.asked += 1
+        if self.broken is not None:
+            raise self.broken
+        self.batches.append([item["id"] for item in receipts])
+
+    async def get(self, name: str) -> Any:
+        if self.broken is not None:
+            raise self.broken
+        return self.stored.get(name)
+
+
+class Queue:
+    """A `HandleLedger` before a `Ledger`, and what it dropped."""
+
+    def __init__(self, queue: int = 100, batch: int = 10) -> None:
+        self.ledger = Ledger()
+        self.dropped = 0
+        handle = FakeHandle(record=self.ledger.record, get=self.ledger.get)
+        self.client = HandleLedger(handle, queue=queue, batch=batch, on_drop=self.drop)  # type: ignore[arg-type]
+
+    def drop(self, count: int) -> None:
+        self.dropped += count
+
+    def fill(self, *names: str) -> None:
+        for name in names:
+            self.client.record(record(name))
+
+
+@pytest.fixture
+async def queue(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Queue]:
+    monkeypatch.setattr(clients, "RETRY_S", 0.01)
+    one = Queue()
+    running = asyncio.create_task(one.client.run())
+    yield one
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_records_arrive_in_order_and_in_batches(queue: Queue) -> None:
+    names = [f"tw-{i}" for i in range(25)]
+    queue.fill(*names)
+    await until(lambda: sum(map(len, queue.ledger.batches)) == 25)
+    assert [name for batch in queue.ledger.batches for name in batch] == names
+    assert max(map(len, queue.ledger.batches)) == 10
+
+
+async def test_a_ledger_that_was_down_gets_every_record_once(queue: Queue) -> None:
+    queue.ledger.broken = RuntimeError("restarting")
+    queue.fill("tw-1", "tw-2")
+    await until(lambda: queue.ledger.asked >= 2)
+    queue.ledger.broken = None
+    await until(lambda: queue.ledger.batches)
+    queue.fill("tw-3")
+    await until(lambda: len(queue.ledger.batches) == 2)
+    assert queue.ledger.batches == [["tw-1", "tw-2"], ["tw-3"]]
+    assert queue.dropped == 0
+
+
+async def test_what_does_not_fit_is_dropped_and_counted() -> None:
+    full = Queue(queue=3)
+    full.fill("tw-1", "tw-2", "tw-3", "tw-4", "tw-5")
+    assert full.dropped == 2
+    running = asyncio.create_task(full.client.run())
+    await until(lambda: full.ledger.batches)
+    running.cancel()
+    assert full.ledger.batches == [["tw-1", "tw-2", "tw-3"]]
+
+
+async def test_a_record_that_still_waits_can_be_read() -> None:
+    waiting = Queue()
+    waiting.fill("tw-1")
+    found = await waiting.client.get("tw-1")
+    assert found is not None
+    assert (found["id"], found["outcome"], found["decision"]["tier"]) == ("tw-1", "ok", "small")
+
+
+async def test_a_record_that_was_sent_is_read_from_the_ledger(queue: Queue) -> None:
+    queue.ledger.stored["tw-9"] = {"id": "tw-9"}
+    assert await queue.client.get("tw-9") == {"id": "tw-9"}
+    assert await queue.client.get("tw-0") is None
+
+
+async def test_a_ledger_that_is_down_is_told_as_such(queue: Queue) -> None:
+    queue.ledger.broken = RuntimeError("secret")
+    with pytest.raises(NotReady, match="ledger does not answer"):
+        await soon(queue.client.get("tw-9"))

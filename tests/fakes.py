@@ -1,0 +1,287 @@
+"""Stand-ins for everything behind `ports.py`: scripted answers, recorded calls, no model and no waiting."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from serve_app.domain import Attempt, Decision, Features, Json, Kind, Record, Request, Score, SelfAssessment, SignalState, Tier, TierLoad
+from serve_app.observe.receipt import receipt
+from serve_app.pipeline import InForce, Pipeline
+from serve_app.ports import Embedding
+from serve_app.routing.policy import Policy
+from serve_app.routing.score import KIND_LABEL, Calibration, Logistic
+from serve_app.scoring import Scorer
+from serve_app.settings import Live, RouterSettings, Timeouts, TokenPrice
+from serve_app.stream import event
+
+PLAIN_FEATURES = Features(chars=5, turns=1, code=False, math=False, asks_code=False, asks_math=False)
+PRICES = {Tier.SMALL: TokenPrice(input=0.25, output=0.5), Tier.LARGE: TokenPrice(input=1.0, output=2.0)}
+FOREVER = 3600.0
+
+
+class FakeClock:
+    """Time that passes only when a test says so."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self.time = now
+        self.mono = 100.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.mono
+
+    def advance(self, seconds: float) -> None:
+        self.time += seconds
+        self.mono += seconds
+
+
+@dataclass
+class Pause:
+    """In an engine's script: wait this long before going on."""
+
+    seconds: float
+
+
+@dataclass
+class Call:
+    kind: Kind
+    body: Json
+    request_id: str
+    session: str | None
+    closed: bool = False
+
+
+class FakeEngine:
+    """Plays its script: strings and dicts are yielded, a `Pause` waits, an exception is raised, a function is called."""
+
+    def __init__(self, model: str, script: Iterable[Any] = (), clock: FakeClock | None = None) -> None:
+        self.model = model
+        self.script = list(script)
+        self.clock = clock or FakeClock()
+        self.calls: list[Call] = []
+        self.is_ready = True
+        self.known_load: TierLoad | None = None
+
+    async def generate(self, kind: Kind, body: Json, *, request_id: str, session: str | None = None) -> AsyncGenerator[str | Json]:
+        call = Call(kind, body, request_id, session)
+        self.calls.append(call)
+        try:
+            for step in self.script:
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                elif isinstance(step, BaseException):
+                    raise step
+                elif callable(step):
+                    step()
+                else:
+                    yield step
+        finally:
+            call.closed = True
+
+    def load(self) -> TierLoad | None:
+        return self.known_load
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+
+class FakeSignal:
+    """An answer, an exception or a wait; how often it was asked and how often it was left."""
+
+    def __init__(self, answer: Any, delay_s: float = 0.0) -> None:
+        self.answer = answer
+        self.delay_s = delay_s
+        self.texts: list[str] = []
+        self.cancelled = 0
+
+    async def give(self, text: str) -> Any:
+        self.texts.append(text)
+        try:
+            await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+
+class FakeEmbedder(FakeSignal):
+    """Its embedding scores `score` under `calibration()`."""
+
+    def __init__(self, score: float | BaseException = 0.5, delay_s: float = 0.0) -> None:
+        super().__init__(score if isinstance(score, BaseException) else embedding_for(score), delay_s)
+
+    async def embed(self, text: str) -> Embedding:
+        return await self.give(text)  # type: ignore[no-any-return]
+
+
+class FakeAssessor(FakeSignal):
+    def __init__(self, rating: float | BaseException = 0.5, delay_s: float = 0.0) -> None:
+        super().__init__(rating if isinstance(rating, BaseException) else SelfAssessment(rating, (0.1,) * 10), delay_s)
+
+    async def assess(self, text: str) -> SelfAssessment:
+        return await self.give(text)  # type: ignore[no-any-return]
+
+
+class FakeLedger:
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def record(self, record: Record) -> None:
+        self.records.append(record)
+
+    async def get(self, decision_id: str) -> Json | None:
+        return next((receipt(r) for r in self.records if r.id == decision_id), None)
+
+
+@dataclass
+class FakeObserver:
+    decisions: list[Decision] = field(default_factory=list)
+    faults: list[tuple[str, SignalState]] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    skipped: list[Tier] = field(default_factory=list)
+
+    def decided(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+    def signal_fault(self, signal: str, state: SignalState) -> None:
+        self.faults.append((signal, state))
+
+    def attempted(self, attempt: Attempt) -> None:
+        self.attempts.append(attempt)
+
+    def finished(self, record: Record) -> None:
+        self.records.append(record)
+
+    def skipped_chunk(self, tier: Tier) -> None:
+        self.skipped.append(tier)
+
+
+def calibration(threshold: float = 0.65) -> Calibration:
+    """Two centroids on the axes of a plane: `embedding_for` gives the embedding of any score."""
+    simple, hard = np.array([1.0, 0.0], dtype=np.float32), np.array([0.0, 1.0], dtype=np.float32)
+    return Calibration(KIND_LABEL, "fake", simple, hard, Logistic(1.0, 0.0), threshold, 0.5, {"rows": 0}, "fake-hash")
+
+
+def embedding_for(score: float) -> Embedding:
+    """|e - simple|^2 - |e - hard|^2 = 2 (e_1 - e_0) is the logit of the score."""
+    return np.array([0.0, np.log(score / (1 - score)) / 2], dtype=np.float32)
+
+
+def make_request(text: str = "hello", **changes: Any) -> Request:
+    body = {"messages": [{"role": "user", "content": text}]}
+    fields: dict[str, Any] = {"id": "tw-1", "kind": "chat", "body": body, "text": text, "features": PLAIN_FEATURES, "model": "auto"}
+    return Request(**{**fields, **changes})
+
+
+def make_score(value: float | None) -> Score:
+    return Score(value=value, embedding=value, embedding_state=SignalState.OK if value is not None else SignalState.FAILED)
+
+
+def plain_answer(model: str, prompt_tokens: int = 10, completion_tokens: int = 20, text: str = "Hi.") -> Json:
+    """A chat completion as an engine gives it."""
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": model,
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "usage": usage(prompt_tokens, completion_tokens),
+    }
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> Json:
+    return {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens + completion_tokens, "completion_tokens": completion_tokens}
+
+
+def chunk(text: str | None, completion_tokens: int, *, index: int = 0, finish: str | None = None, prompt_tokens: int = 10) -> str:
+    """One event of a chat stream as vLLM writes it, with the usage so far."""
+    delta = {} if text is None else {"content": text}
+    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return event({**STREAM_HEAD, "choices": [choice], "usage": usage(prompt_tokens, completion_tokens)})
+
+
+def usage_chunk(prompt_tokens: int, completion_tokens: int) -> str:
+    return event({**STREAM_HEAD, "choices": [], "usage": usage(prompt_tokens, completion_tokens)})
+
+
+STREAM_HEAD: Json = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+DONE = "data: [DONE]\n\n"
+
+
+def stream_script(*texts: str, prompt_tokens: int = 10) -> list[str]:
+    """A whole stream: a chunk per text (one token each), a finishing chunk, the usage chunk, the end."""
+    chunks = [chunk(text, number, prompt_tokens=prompt_tokens) for number, text in enumerate(texts, start=1)]
+    last = chunk(None, len(texts), finish="stop", prompt_tokens=prompt_tokens)
+    return [*chunks, last, usage_chunk(prompt_tokens, len(texts)), DONE]
+
+
+class World:
+    """A pipeline over fakes, each of which a test may change before it asks."""
+
+    def __init__(self, *, score: float | BaseException = 0.1, live: Live | None = None, timeouts: Timeouts | None = None) -> None:
+        self.clock = FakeClock()
+        self.small = FakeEngine("small-model", [plain_answer("small-model")], self.clock)
+        self.large = FakeEngine("large-model", [plain_answer("large-model")], self.clock)
+        self.embedder = FakeEmbedder(score)
+        self.assessor = FakeAssessor(0.1)
+        self.ledger = FakeLedger()
+        self.observer = FakeObserver()
+        self.live = live or Live()
+        self.timeouts = timeouts or Timeouts(first_token_s=5.0, between_tokens_s=5.0)
+
+    @property
+    def engines(self) -> dict[Tier, FakeEngine]:
+        return {Tier.SMALL: self.small, Tier.LARGE: self.large}
+
+    def in_force(self) -> InForce:
+        threshold = 0.65 if self.live.threshold == "auto" else self.live.threshold
+        return InForce(self.live, Policy(threshold, self.live.math_code_heuristic))
+
+    def pipeline(self, router: RouterSettings | None = None) -> Pipeline:
+        return Pipeline(
+            scorer=make_scorer(self, router),
+            engines=self.engines,
+            prices=PRICES,
+            ledger=self.ledger,
+            observer=self.observer,
+            clock=self.clock,
+            timeouts=self.timeouts,
+            in_force=self.in_force,
+            fingerprint=lambda text: f"hash of {len(text)}",
+        )
+
+
+def make_scorer(world: World, settings: RouterSettings | None = None) -> Scorer:
+    return Scorer(
+        embedder=world.embedder,
+        assessor=world.assessor,
+        calibration=calibration(),
+        settings=settings or RouterSettings(embed_deadline_s=0.2, assess_deadline_s=0.2),
+        observer=world.observer,
+        clock=world.clock,
+    )
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 2.0) -> None:
+    """Let the loop run until `condition` holds."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - the condition is anything, no event stands for it
+            await asyncio.sleep(0.001)
+
+
+async def read_all(events: AsyncGenerator[str] | None) -> str:
+    assert events is not None
+    return "".join([text async for text in events])
+
+
+async def soon(awaitable: Awaitable[Any]) -> Any:
+    async with asyncio.timeout(2.0):
+        return await awaitable

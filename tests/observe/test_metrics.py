@@ -1,0 +1,94 @@
+"""What each event of a request counts as."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from serve_app.domain import Attempt, Decision, Outcome, Reason, SignalState, Tier, Usage
+from serve_app.observe.metrics import COUNTERS, HISTOGRAMS, Metric, Metrics
+from tests.fakes import World, make_request, make_score
+
+
+class Numbers:
+    """A backend that keeps what it was told, by metric name and labels."""
+
+    def __init__(self) -> None:
+        self.added: dict[tuple[str, tuple[str, ...]], float] = {}
+        self.observed: dict[tuple[str, tuple[str, ...]], list[float]] = {}
+
+    def add(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        assert tuple(labels) == metric.labels
+        key = (metric.name.removeprefix("tierwise_"), tuple(labels.values()))
+        self.added[key] = self.added.get(key, 0) + value
+
+    def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        assert tuple(labels) == metric.labels
+        self.observed.setdefault((metric.name.removeprefix("tierwise_"), tuple(labels.values())), []).append(value)
+
+
+@pytest.fixture
+def numbers() -> Numbers:
+    return Numbers()
+
+
+@pytest.fixture
+def metrics(numbers: Numbers) -> Metrics:
+    return Metrics(numbers)
+
+
+def test_a_decision_counts_by_tier_and_reason(numbers: Numbers, metrics: Metrics) -> None:
+    metrics.decided(Decision(Tier.SMALL, Reason.SCORE_BELOW, 0.65, make_score(0.2)))
+    metrics.decided(Decision(Tier.LARGE, Reason.FALLBACK_ROUTER_ERROR, 0.65, make_score(None)))
+    assert numbers.added == {
+        ("decisions_total", ("small", "score_below", "normal")): 1,
+        ("decisions_total", ("large", "fallback_router_error", "normal")): 1,
+    }
+    assert numbers.observed[("score", ("small",))] == [0.2]
+    assert ("score", ("large",)) not in numbers.observed
+
+
+def test_a_fault_of_a_signal_is_counted(numbers: Numbers, metrics: Metrics) -> None:
+    metrics.signal_fault("assessment", SignalState.LATE)
+    assert numbers.added == {("signal_faults_total", ("assessment", "late")): 1}
+
+
+def test_an_attempt_counts_its_tokens_and_dollars(numbers: Numbers, metrics: Metrics) -> None:
+    metrics.attempted(Attempt(Tier.SMALL, "m", Outcome.OK, Usage(10, 20, 0), 0.5, 0.0, 0.25, 1.0))
+    assert numbers.added == {
+        ("attempts_total", ("small", "ok")): 1,
+        ("spent_usd_total", ("small",)): 0.5,
+        ("tokens_total", ("small", "input")): 10,
+        ("tokens_total", ("small", "output")): 20,
+    }
+    assert numbers.observed == {("gen_ai_server_time_to_first_token_seconds", ("small",)): [0.25]}
+
+
+async def test_a_request_that_ended_counts_once(numbers: Numbers, metrics: Metrics) -> None:
+    world = World()
+    await world.pipeline().answer(make_request())
+    metrics.finished(world.ledger.records[0])
+    assert numbers.added == {("requests_total", ("small", "ok")): 1, ("all_large_usd_total", ()): 0.00005}
+    assert numbers.observed == {("gen_ai_server_request_duration_seconds", ("small",)): [0.0]}
+
+
+def test_drops_and_skipped_chunks_are_counted(numbers: Numbers, metrics: Metrics) -> None:
+    metrics.dropped(3)
+    metrics.skipped_chunk(Tier.LARGE)
+    assert numbers.added == {("records_dropped_total", ()): 3, ("skipped_chunks_total", ("large",)): 1}
+
+
+def test_names_and_buckets_are_well_formed() -> None:
+    assert all(metric.name.startswith("tierwise_") and metric.name.endswith("_total") for metric in COUNTERS)
+    assert all(metric.buckets and list(metric.buckets) == sorted(set(metric.buckets)) for metric in HISTOGRAMS)
+    names = [metric.name for metric in (*COUNTERS, *HISTOGRAMS)]
+    assert len(names) == len(set(names))
+    assert {label for metric in (*COUNTERS, *HISTOGRAMS) for label in metric.labels} <= {
+        "tier",
+        "reason",
+        "mode",
+        "outcome",
+        "signal",
+        "state",
+        "stage",
+        "kind",
+    }

@@ -1,0 +1,159 @@
+"""The ledger's tables on SQLite."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from serve_app.domain import Attempt, Decision, Mode, Outcome, Reason, Record, Score, SignalState, Tier, Usage
+from serve_app.observe.receipt import receipt
+from serve_app.observe.store import Store
+from tests.fakes import PLAIN_FEATURES
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'ledger.db'}"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    one = Store(url)
+    yield one
+    one.close()
+
+
+def record(name: str, *, attempts: int = 2, score: float | None = 0.7) -> Record:
+    made = Score(score, score, SignalState.OK, None, SignalState.LATE, "hash-of-calibration", 0.01, 0.25)
+    tried = [
+        Attempt(Tier.SMALL, "small-model", Outcome.TIMEOUT, Usage(), 0.0, 0.1, None, 2.0, "too slow"),
+        Attempt(Tier.LARGE, "large-model", Outcome.OK, Usage(10, 20, 4), 0.00005, 2.0, 2.5, 3.0),
+    ]
+    return Record(
+        id=name,
+        created=1_700_000_000.5,
+        kind="chat",
+        stream=True,
+        decision=Decision(Tier.LARGE, Reason.FALLBACK_ENGINE_ERROR, 0.65, made, Mode.NORMAL, PLAIN_FEATURES),
+        outcome=Outcome.OK,
+        attempts=tuple(tried[:attempts]),
+        cost_usd=0.00005,
+        all_large_usd=0.00006,
+        overhead_seconds=0.02,
+        total_seconds=3.0,
+        prompt_hash="ab" * 32,
+        prompt_chars=5,
+        session="s-1",
+    )
+
+
+def query(url: str, text: str) -> list[dict[str, Any]]:
+    engine = sa.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return [dict(row._mapping) for row in connection.execute(sa.text(text))]
+    finally:
+        engine.dispose()
+
+
+def test_a_receipt_survives_the_round_trip(store: Store) -> None:
+    stored = receipt(record("tw-1"))
+    store.write([stored])
+    found = store.get("tw-1")
+    assert found is not None
+    assert {**found, "attempts": tuple(found["attempts"])} == stored
+    assert store.get("tw-2") is None
+
+
+def test_a_receipt_holds_what_follows_from_its_record() -> None:
+    data = receipt(record("tw-1"))
+    assert data["saved_usd"] == 0.00001
+    assert data["decision"]["margin"] == pytest.approx(0.05)
+    assert data["usage"] == {"prompt_tokens": 10, "completion_tokens": 20, "cached_tokens": 4, "total_tokens": 30}
+    assert receipt(record("tw-1", score=None))["decision"]["margin"] is None
+
+
+def test_a_decision_is_a_row_of_columns(store: Store, url: str) -> None:
+    store.write([receipt(record("tw-1"))])
+    (row,) = query(url, "select * from decisions")
+    del row["receipt"]
+    assert row == {
+        "id": "tw-1",
+        "created": 1_700_000_000.5,
+        "tier": "large",
+        "reason": "fallback_engine_error",
+        "mode": "normal",
+        "outcome": "ok",
+        "score": 0.7,
+        "threshold": 0.65,
+        "calibration": "hash-of-calibration",
+        "prompt_tokens": 10,
+        "completion_tokens": 20,
+        "cached_tokens": 4,
+        "cost_usd": 0.00005,
+        "all_large_usd": 0.00006,
+        "overhead_seconds": 0.02,
+        "total_seconds": 3.0,
+    }
+
+
+def test_every_attempt_is_a_row_in_order(store: Store, url: str) -> None:
+    store.write([receipt(record("tw-1")), receipt(record("tw-2", attempts=0))])
+    rows = query(url, "select * from attempts order by decision_id, number")
+    assert [(r["decision_id"], r["number"], r["tier"], r["outcome"]) for r in rows] == [
+        ("tw-1", 0, "small", "timeout"),
+        ("tw-1", 1, "large", "ok"),
+    ]
+    assert (rows[0]["first_token"], rows[0]["completion_tokens"]) == (None, 0)
+    assert (rows[1]["model"], rows[1]["first_token"], rows[1]["completion_tokens"]) == ("large-model", 2.5, 20)
+
+
+def test_writing_twice_changes_nothing(store: Store, url: str) -> None:
+    first = receipt(record("tw-1"))
+    store.write([first, first])
+    store.write([{**first, "outcome": "failed"}, receipt(record("tw-2"))])
+    assert [row["outcome"] for row in query(url, "select * from decisions order by id")] == ["ok", "ok"]
+    assert len(query(url, "select * from attempts")) == 4
+
+
+def test_a_batch_is_written_as_a_whole_or_not_at_all(store: Store) -> None:
+    bad = receipt(record("tw-2"))
+    bad["decision"]["tier"] = None
+    with pytest.raises(sa.exc.IntegrityError):
+        store.write([receipt(record("tw-1")), bad])
+    assert store.count() == 0
+
+
+def test_an_empty_batch_is_nothing(store: Store) -> None:
+    store.write([])
+    assert store.count() == 0
+
+
+def test_a_record_without_a_score_is_kept(store: Store, url: str) -> None:
+    store.write([receipt(record("tw-1", score=None))])
+    assert query(url, "select score from decisions") == [{"score": None}]
+
+
+def test_rows_are_still_there_after_a_restart(url: str) -> None:
+    for number in range(2):
+        store = Store(url)
+        store.write([receipt(record(f"tw-{number}"))])
+        assert store.count() == number + 1
+        store.close()
+
+
+def test_readers_do_not_block_the_writer(store: Store, url: str) -> None:
+    assert query(url, "pragma journal_mode") == [{"journal_mode": "wal"}]
+    engine = sa.create_engine(url)
+    with engine.begin() as reader:
+        reader.execute(sa.text("select count(*) from decisions")).scalar()
+        store.write([receipt(record("tw-1"))])
+    engine.dispose()
+    assert store.count() == 1
+
+
+def test_large_batches_are_written(store: Store) -> None:
+    store.write([receipt(record(f"tw-{i}")) for i in range(2000)])
+    assert store.count() == 2000

@@ -1,0 +1,109 @@
+"""The real graph around engines that answer from a script: `serve run` builds it in seconds and without vLLM.
+
+The prompt tells a fake engine what to do: words such as `die` and `refuse` are acted on by the tier that they name
+(`small:die`), everything else is echoed token by token.
+"""
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from serve_app.app import wire
+from serve_app.domain import Json, Kind, SelfAssessment
+from serve_app.settings import parse
+
+CHUNK_S = 0.02
+
+
+class FakeTier:
+    """Keeps the tiers' contract. `running` counts generators that are open: a cancelled one must come back to 0."""
+
+    def __init__(self, tier: str, model: str) -> None:
+        self._tier = tier
+        self._model = model
+        self._running = 0
+        self._tokens = 0
+
+    async def load_report(self) -> dict[str, int]:
+        counters = {"prompt_tokens": 0, "generation_tokens": self._tokens}
+        return {"waiting": 0, "running": self._running, "capacity": 16, **counters}
+
+    async def generate(self, kind: Kind, body: Json, request_id: str) -> AsyncGenerator[str | Json]:
+        self._running += 1
+        try:
+            text = body["messages"][-1]["content"] if kind == "chat" else body["prompt"]
+            order = next(iter(re.findall(rf"{self._tier}:(\w+)", text)), "echo")
+            async for item in self._obey(order, text, body, request_id):
+                yield item
+        finally:
+            self._running -= 1
+
+    async def _obey(self, order: str, text: str, body: Json, request_id: str) -> AsyncGenerator[str | Json]:
+        if order == "refuse":
+            yield {"error": {"code": 400, "message": "temperature: the engine does not like it", "param": "temperature"}}
+        elif order == "raise":
+            raise ValueError("secret internal text")
+        elif order == "die":
+            os._exit(1)
+        elif not body.get("stream"):
+            yield {"id": request_id, "object": "chat.completion", "model": self._model, "pid": os.getpid(), **_message(text)}
+        else:
+            count = 2000 if order == "endless" else len(text.split())
+            async for event in self._stream(order, count, request_id):
+                yield event
+
+    async def _stream(self, order: str, count: int, request_id: str) -> AsyncGenerator[str]:
+        for number in range(count):
+            if order == "break" and number == 3:
+                raise RuntimeError("secret internal text")
+            self._tokens += 1
+            yield self._chunk(request_id, [_choice({"content": f"t{number} "}, None)], number + 1)
+            await asyncio.sleep(CHUNK_S)
+        yield self._chunk(request_id, [_choice({}, "stop")], count)
+        yield self._chunk(request_id, [], count)
+        yield "data: [DONE]\n\n"
+
+    def _chunk(self, request_id: str, choices: list[Json], tokens: int) -> str:
+        usage = {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": 5 + tokens}
+        data = {"id": request_id, "object": "chat.completion.chunk", "model": self._model, "choices": choices, "usage": usage}
+        return f"data: {json.dumps(data, separators=(',', ':'))}\n\n"
+
+
+def _choice(delta: Json, finish: str | None) -> Json:
+    return {"index": 0, "delta": delta, "finish_reason": finish}
+
+
+def _message(text: str) -> Json:
+    message = {"role": "assistant", "content": text}
+    usage = {"prompt_tokens": 5, "completion_tokens": len(text.split()), "total_tokens": 5 + len(text.split())}
+    return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
+
+
+class FakeRouter:
+    async def load_report(self) -> dict[str, int]:
+        return {"waiting": 0, "running": 0, "capacity": 16, "prompt_tokens": 0, "generation_tokens": 0}
+
+    async def assess(self, text: str) -> SelfAssessment:
+        if "router:late" in text:
+            await asyncio.sleep(5)
+        if "router:raise" in text:
+            raise ValueError("no rating")
+        return SelfAssessment(rating=0.5, probs=(0.1,) * 10)
+
+
+def build(args: dict[str, Any]) -> Application:
+    settings = parse(args)
+    actor = {"num_cpus": 0.1}
+    tier = serve.deployment(FakeTier, max_ongoing_requests=64, ray_actor_options=actor)
+    return wire(
+        settings,
+        router_llm=serve.deployment(FakeRouter, name="RouterLLM", max_ongoing_requests=64, ray_actor_options=actor).bind(),
+        small=tier.options(name="SmallTier").bind("small", settings.small.model.id),
+        large=tier.options(name="LargeTier").bind("large", settings.large.model.id),
+    )

@@ -1,0 +1,236 @@
+"""The command line: what it prints, its exit codes, and never a traceback for a user's mistake."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from serve_app import __version__, offline
+from serve_app.cli import app
+from serve_app.evaluate.labelled import packaged, split
+from serve_app.routing.score import dump
+from tests import fakes
+
+GOLDEN = split(packaged())[1]
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback is not None]
+
+
+def run(*arguments: str, stdin: str | bytes = "") -> Result:
+    return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+def check_mistake(result: Result, *says: str) -> None:
+    """Exit code 2, one line on stderr, no traceback."""
+    assert result.exit_code == 2, result.output
+    assert all(text in result.stderr for text in says), result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.output
+
+
+def test_version_is_the_packages() -> None:
+    assert run("--version").output == f"{__version__}\n"
+
+
+def test_without_arguments_it_shows_its_commands() -> None:
+    assert all(name in run("--help").output for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_an_unknown_command_is_a_users_mistake() -> None:
+    result = run("scroe")
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+# score and calibrate, with an embedder that needs no model
+
+
+class TinyEmbedder:
+    """Prompts with the word `hard` lie on one side, all others on the other."""
+
+    def __init__(self, settings: object) -> None:
+        pass
+
+    def encode(self, texts: list[str]) -> list[Any]:
+        return [np.array([0.0, 1.0] if "hard" in text else [1.0, 0.0], dtype=np.float32) for text in texts]
+
+
+@pytest.fixture
+def artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(offline, "SentenceEmbedder", TinyEmbedder)
+    monkeypatch.setattr(offline, "identity", lambda settings: "fake")
+    path = tmp_path / "c.npz"
+    path.write_bytes(dump(fakes.calibration()))
+    return path
+
+
+def test_score_answers_a_line_per_prompt(artefact: Path) -> None:
+    rows = [
+        {"id": 1, "prompt": "hello"},
+        {"id": "b", "prompt": "something hard"},
+        {"id": "c", "messages": [{"role": "user", "content": "Prove that this is hard"}]},
+    ]
+    result = run("score", "--calibration", str(artefact), stdin="\n\n".join(map(json.dumps, rows)) + "\n")
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(line["id"], line["tier"], line["reason"]) for line in lines] == [
+        (1, "small", "score_below"),
+        ("b", "large", "score_above"),
+        ("c", "large", "heuristic_math_code"),
+    ]
+    assert lines[0]["score"] < 0.5 < lines[1]["score"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "line 2: not valid JSON"),
+        ("5", "line 2: needs id and prompt or messages"),
+        ('{"prompt": "x"}', "line 2: needs id and prompt or messages"),
+        ('{"id": 1}', "line 2: needs id and prompt or messages"),
+        ('{"id": 1, "prompt": null}', "line 2: needs id and prompt or messages"),
+        ('{"id": 1, "prompt": 5}', "line 2: prompt"),
+        ('{"id": 1, "messages": "x"}', "line 2: messages"),
+        ('{"id": 1, "messages": [5]}', "line 2: messages.0"),
+        ('{"id": 1, "messages": []}', "line 2: messages"),
+    ],
+)
+def test_score_names_the_line_at_fault(artefact: Path, line: str, says: str) -> None:
+    result = run("score", "--calibration", str(artefact), stdin=f'{{"id": 0, "prompt": "hello"}}\n{line}\n')
+    check_mistake(result, says)
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_score_refuses_what_is_no_text(artefact: Path) -> None:
+    check_mistake(run("score", "--calibration", str(artefact), stdin=b'{"id": 0, "prompt": "\xff"}\n'), "not valid UTF-8")
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"junk", "not a calibration artefact"), (None, "No such file")])
+def test_score_refuses_a_bad_artefact(artefact: Path, content: bytes | None, says: str) -> None:
+    artefact.unlink()
+    if content is not None:
+        artefact.write_bytes(content)
+    check_mistake(run("score", "--calibration", str(artefact), stdin="{}"), says)
+
+
+def test_score_refuses_an_artefact_of_another_embedder(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offline, "identity", lambda settings: "other")
+    check_mistake(run("score", "--calibration", str(artefact), stdin="{}"), "made with embedder fake, this one is other")
+
+
+def test_an_unknown_profile_is_named(artefact: Path) -> None:
+    check_mistake(run("score", "--profile", "locl", stdin="{}"), "unknown profile 'locl', did you mean 'local'?")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    texts = [("easy", "small"), ("hard", "large")]
+    lines = [json.dumps({"id": f"{i}-{text}", "prompt": f"{text} {i}", "expected_tier": tier}) for i in range(30) for text, tier in texts]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_calibrate_writes_an_artefact_that_score_reads(artefact: Path, rows: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new.npz"
+    result = run("calibrate", "--data", str(rows), "--out", str(out), "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert (summary["rows"], summary["cross_validated_accuracy"], summary["source"]) == (60, 1.0, "rows.jsonl")
+    scored = run("score", "--calibration", str(out), stdin='{"id": 1, "prompt": "a hard one"}')
+    assert json.loads(scored.stdout)["tier"] == "large"
+
+
+def test_calibrate_refuses_rows_without_signal_or_place(artefact: Path, rows: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "new.npz")
+    check_mistake(run("calibrate", "--data", str(tmp_path / "none.jsonl"), "--out", out), "none.jsonl: cannot be read")
+    check_mistake(run("calibrate", "--data", str(rows), "--out", str(tmp_path / "no" / "folder.npz")), "No such file")
+    rows.write_text("\n".join(rows.read_text().splitlines()[:20]))
+    check_mistake(run("calibrate", "--data", str(rows), "--out", out), "too few rows: 10 small and 10 large")
+    assert not Path(out).exists()
+
+
+# golden, against an endpoint that answers from a table
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers `/route`: every golden prompt as labelled, but for `wrong`."""
+
+    wrong: frozenset[str] = frozenset()
+    status = 200
+    body: bytes | None = None
+
+    def do_POST(self) -> None:
+        prompt = json.loads(self.rfile.read(int(self.headers["content-length"])))["prompt"]
+        tier = next(row.expected_tier for row in GOLDEN if row.prompt == prompt)
+        named = tier.other if prompt in self.wrong else tier
+        answer = {"tier_name": named.value, "complexity_score": 0.5, "reason": "score_below"}
+        data = self.body if self.body is not None else json.dumps(answer).encode()
+        self.send_response(self.status)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_golden_lists_every_miss_and_the_interval(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    missed = GOLDEN[:32]
+    monkeypatch.setattr(Handler, "wrong", frozenset(row.prompt for row in missed))
+    result = run("golden", "--url", url)
+    assert result.exit_code == 0, result.output
+    *misses, last = result.stdout.strip().splitlines()
+    assert [line.split()[0] for line in misses] == [row.id for row in missed]
+    assert f"on {len(GOLDEN)} prompts" in last
+    share = 1 - 32 / len(GOLDEN)
+    assert f"accuracy {share:.3f} (95 % interval" in last
+
+
+def test_golden_as_json(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "wrong", frozenset({GOLDEN[0].prompt}))
+    report = json.loads(run("golden", "--url", url, "--json").stdout)
+    assert report["total"] == len(GOLDEN)
+    assert report["accuracy"] == pytest.approx(1 - 1 / len(GOLDEN))
+    assert report["interval"][0] < report["accuracy"] < report["interval"][1]
+    assert [miss["id"] for miss in report["misses"]] == [GOLDEN[0].id]
+
+
+def test_golden_refuses_an_endpoint_that_answers_otherwise(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "body", b"<html>")
+    check_mistake(run("golden", "--url", url), "is this tierwise?")
+    monkeypatch.setattr(Handler, "body", b'{"tier_name": "medium"}')
+    check_mistake(run("golden", "--url", url), "is this tierwise?")
+    monkeypatch.setattr(Handler, "status", 401)
+    check_mistake(run("golden", "--url", url), "answered 401")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("localhost:8000", "not an http address"), ("http://[::1", "not an http address"), ("http://127.0.0.1:9", "is tierwise running?")],
+)
+def test_golden_needs_a_running_endpoint(url: str, says: str) -> None:
+    check_mistake(run("golden", "--url", url), says)
