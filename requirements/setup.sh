@@ -12,7 +12,7 @@ stop() { printf 'setup: %s\n' "$*" >&2; exit 2; }
 
 [ -f "$lock" ] || stop "there is no $lock: choose cpu or gpu"
 
-# The newest Python that every pinned wheel exists for comes first; PYTHON overrides.
+# The first of these that the pinned wheels exist for; PYTHON overrides.
 find_python() {
   local candidate
   for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
@@ -27,7 +27,7 @@ find_python() {
 if [ -x .venv/bin/python ]; then
   python=.venv/bin/python
 else
-  python=$(find_python) || stop "needs Python 3.11 to 3.13; found: $(python3 --version 2>&1 || echo none). Set PYTHON to one."
+  python=$(find_python) || stop "needs Python 3.11 to 3.13, but ${PYTHON:-python3} is $(${PYTHON:-python3} --version 2>&1 || echo missing): set PYTHON to one"
 fi
 
 stamp="$(cat "$lock" pyproject.toml requirements/setup.sh | sha256sum | cut -d' ' -f1)-$("$python" -c 'import sys; print(sys.version.split()[0])')"
@@ -47,7 +47,7 @@ fi
 options=()
 if [ "$extra" = cpu ]; then
   links=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true)}}
-  torch=$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' "$lock")
+  torch=$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' "$lock")-$(.venv/bin/python -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
   options=(--torch-backend=cpu)
   for link in ${links//,/ }; do
     if compgen -G "$link/torch-$torch-*.whl" >/dev/null; then

@@ -1,9 +1,9 @@
 """The graph: six deployments, wired.
 
-    client -> Ingress -> Embedder             score the request
-                      -> RouterLLM            rate it, beside the embedding
-                      -> SmallTier|LargeTier  answer it
-                      -> Ledger               record it
+client -> Ingress -> Embedder             score the request
+                  -> RouterLLM            rate it, beside the embedding
+                  -> SmallTier|LargeTier  answer it
+                  -> Ledger               record it
 """
 
 import os

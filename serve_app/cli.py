@@ -59,9 +59,15 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def validate(
     file: Annotated[Path, typer.Argument(help="The application's file.")] = Path("deployments.yaml"),
     machine: Annotated[bool, typer.Option("--machine/--no-machine", help="Also check this machine: port free, memory.")] = True,
+    schema: Annotated[bool, typer.Option("--schema", help="Print every setting with its description, as JSON Schema.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check deployments.yaml without starting anything: one line per problem."""
+    if schema:
+        from serve_app.settings import Settings  # noqa: PLC0415
+
+        typer.echo(json.dumps(Settings.model_json_schema(), indent=2))
+        return
     from serve_app.validate import check_file  # noqa: PLC0415 - a command imports what it needs
 
     report = check_file(file, check_machine=machine)
@@ -84,13 +90,14 @@ def calibrate(
     data: Annotated[list[Path] | None, typer.Option(help="JSONL files of labelled prompts; default: the packaged fit part.")] = None,
     profile: Annotated[str, typer.Option(help="Profile whose embedder is used.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed of the cross-validation.")] = 0,
+    rate: Annotated[bool, typer.Option(help="Also ask the profile's router model, to place its middle.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Fit the centroid score on labelled prompts and write it as an artefact."""
     from serve_app import offline  # noqa: PLC0415
 
     with user_errors():
-        calibration = offline.calibrate(data or [], profile=profile, seed=seed, progress=_progress)
+        calibration = offline.calibrate(data or [], profile=profile, seed=seed, rate=rate, progress=_progress)
         out.write_bytes(offline.dump(calibration))
         summary = {**calibration.description, "large_share": calibration.large_share, "threshold": calibration.threshold, "out": str(out)}
     typer.echo(json.dumps(summary) if as_json else "\n".join(f"{key}: {value}" for key, value in summary.items()))

@@ -17,7 +17,9 @@ class SentenceEmbedder:
     def __init__(self, settings: EmbedderSettings) -> None:
         import torch  # noqa: PLC0415 - seconds of import that only this replica pays
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+        from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
+        disable_progress_bar()
         torch.set_num_threads(settings.threads)
         folder = locate(settings.source)
         if settings.sha256 is not None:

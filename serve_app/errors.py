@@ -41,9 +41,7 @@ class TierwiseError(Exception):
         return _rebuild, (type(self), self.message, self.code, self.param, self.retry_after)
 
 
-def _rebuild(
-    cls: type[TierwiseError], message: str, code: str | None, param: str | None, retry_after: float | None
-) -> TierwiseError:
+def _rebuild(cls: type[TierwiseError], message: str, code: str | None, param: str | None, retry_after: float | None) -> TierwiseError:
     return cls(message, code=code, param=param, retry_after=retry_after)
 
 

@@ -24,8 +24,11 @@ __all__ = ["calibrate", "dump", "golden", "score_lines"]
 Progress = Callable[[list[Any], str], Iterator[Any]]
 
 
-def calibrate(data: list[Path], *, profile: str, seed: int, progress: Progress) -> Calibration:
-    """Fit on the rows of `data`, or on the packaged fit part. Raises `CalibrationError`."""
+def calibrate(data: list[Path], *, profile: str, seed: int, rate: bool, progress: Progress) -> Calibration:
+    """Fit on the rows of `data`, or on the packaged fit part; `rate` asks the profile's router model too.
+
+    Raises `CalibrationError`.
+    """
     settings = parse({"profile": profile})
     rows = [row for path in data for row in labelled.read(path)] if data else labelled.split(labelled.packaged())[0]
     if not rows:
@@ -39,7 +42,16 @@ def calibrate(data: list[Path], *, profile: str, seed: int, progress: Progress) 
         embedder=identity(settings.embedder),
         seed=seed,
         source=", ".join(path.name for path in data) or "packaged labelled prompts, fit part",
+        ratings=_rate(settings, texts, progress) if rate else None,
     )
+
+
+def _rate(settings: Settings, texts: list[str], progress: Progress) -> fitting.Ratings:
+    """Ratings through transformers, without vLLM, by the prompt that serving uses."""
+    from serve_app.demo.rating import Rater  # noqa: PLC0415 - torch and transformers take seconds to import
+
+    rater = Rater(settings.router_llm.model.source)
+    return fitting.Ratings(settings.router_llm.model.id, [rater(text) for text in progress(texts, "rating")])
 
 
 def score_lines(lines: Iterable[str], *, calibration: Path | None, profile: str) -> Iterator[Json]:

@@ -106,7 +106,7 @@ class Pipeline:
             decision = trip.decided
             generation = self._start(trip, decision.tier)
             try:
-                first = await self._next(generation, self._timeouts.first_token_s)
+                first = await self._next(generation, self._first_s(trip.request))
                 raise_if_error(first)
                 return generation, first
             except BaseException as error:
@@ -115,6 +115,10 @@ class Pipeline:
                 if not isinstance(error, errors.UpstreamError) or decision.tier is Tier.LARGE:
                     raise
                 trip.decision = replace(decision, tier=Tier.LARGE, reason=Reason.FALLBACK_ENGINE_ERROR)
+
+    def _first_s(self, request: Request) -> float:
+        """Seconds until the first item: a plain answer is one item, the whole of it."""
+        return self._timeouts.first_token_s if request.stream else self._timeouts.request_s
 
     def _start(self, trip: "_Trip", tier: Tier) -> AsyncGenerator[str | Json]:
         engine = self._engines[tier]
@@ -213,9 +217,7 @@ class _Trip:
             raise RuntimeError("asked for the decision before it was made")
         return self.decision
 
-    def record(
-        self, outcome: Outcome, elapsed: float, prices: Mapping[Tier, TokenPrice], fingerprint: Callable[[str], str]
-    ) -> Record:
+    def record(self, outcome: Outcome, elapsed: float, prices: Mapping[Tier, TokenPrice], fingerprint: Callable[[str], str]) -> Record:
         request = self.request
         decision = self.decision or Decision(Tier.LARGE, Reason.FALLBACK_ROUTER_ERROR, 0.0, features=request.features)
         return Record(

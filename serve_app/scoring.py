@@ -1,7 +1,7 @@
 """Ask the embedder and the router LLM at the same time, each under its deadline, and make one score of the answers."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from serve_app.domain import Score, SignalState
 from serve_app.ports import Clock, Embedder, Observer, SelfAssessor
@@ -26,7 +26,9 @@ class Scorer:
         settings: RouterSettings,
         observer: Observer,
         clock: Clock,
+        router_model: str = "",
     ) -> None:
+        self._router_model = router_model
         self._embedder = embedder
         self._assessor = assessor
         self._settings = settings
@@ -38,9 +40,9 @@ class Scorer:
         text = cut(text, self._settings.max_chars)
         started = self._clock.monotonic()
         deadline = self._settings.assess_deadline_s
-        assessing = asyncio.create_task(_within(self._assess(text), deadline)) if live.self_assessment else None
+        assessing = asyncio.create_task(_within(self._assess, text, deadline)) if live.self_assessment else None
         try:
-            embedding, embedding_state = await _within(self._embed(text), self._settings.embed_deadline_s)
+            embedding, embedding_state = await _within(self._embed, text, self._settings.embed_deadline_s)
             embedded = self._clock.monotonic()
             decisive = embedding is not None and scoring.is_decisive(embedding, threshold, live.decisive_margin)
             assessment, assessment_state = None, SignalState.SKIPPED
@@ -66,21 +68,21 @@ class Scorer:
         return self.calibration.embedding_score(await self._embedder.embed(text))
 
     async def _assess(self, text: str) -> float:
-        return (await self._assessor.assess(text)).rating
+        return self.calibration.assessment_score((await self._assessor.assess(text)).rating, self._router_model)
 
     def _report(self, signal: str, state: SignalState) -> None:
         if state in (SignalState.LATE, SignalState.FAILED):
             self._observer.signal_fault(signal, state)
 
 
-async def _within(call: Awaitable[float], seconds: float) -> tuple[float | None, SignalState]:
+async def _within(ask: Callable[[str], Awaitable[float]], text: str, seconds: float) -> tuple[float | None, SignalState]:
     """The signal, or None and why there is none. The router may fail in any way: it must never fail a request.
 
     A signal outside [0, 1] has failed too. NaN is below every threshold: it would send everything to the small tier.
     """
     try:
         async with asyncio.timeout(seconds):
-            value = await call
+            value = await ask(text)
         return (value, SignalState.OK) if 0.0 <= value <= 1.0 else (None, SignalState.FAILED)
     except TimeoutError:
         return None, SignalState.LATE

@@ -114,8 +114,8 @@ class RouterSettings(Strict):
 
 
 class Timeouts(Strict):
-    request_s: Seconds = Field(default=600.0, description="Whole request, in seconds.")
-    first_token_s: Seconds = Field(default=120.0, description="From the engine call to the first token, in seconds.")
+    request_s: Seconds = Field(default=600.0, description="A plain answer, from the engine call to its end, in seconds.")
+    first_token_s: Seconds = Field(default=120.0, description="A stream, from the engine call to its first token, in seconds.")
     between_tokens_s: Seconds = Field(default=60.0, description="Between two chunks of a stream, in seconds.")
 
 
@@ -138,7 +138,9 @@ class LedgerSettings(Strict):
     url_env: str | None = Field(default=None, description="Environment variable that holds the URL, when it has a password.")
     batch: PositiveInt = Field(default=500, description="Rows written in one transaction.")
     flush_s: Seconds = Field(default=0.5, description="Longest time a record waits for its batch, in seconds.")
-    queue: PositiveInt = Field(default=10_000, description="Records that may wait, in an ingress and in the ledger; more are dropped and counted.")
+    queue: PositiveInt = Field(
+        default=10_000, description="Records that may wait, in an ingress and in the ledger; more are counted as dropped."
+    )
 
 
 class Live(Strict):

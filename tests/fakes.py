@@ -102,7 +102,8 @@ class FakeSignal:
     async def give(self, text: str) -> Any:
         self.texts.append(text)
         try:
-            await asyncio.sleep(self.delay_s)
+            if self.delay_s:  # without a delay nothing can be late, however slow the machine is
+                await asyncio.sleep(self.delay_s)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -235,7 +236,7 @@ class World:
         self.ledger = FakeLedger()
         self.observer = FakeObserver()
         self.live = live or Live()
-        self.timeouts = timeouts or Timeouts(first_token_s=5.0, between_tokens_s=5.0)
+        self.timeouts = timeouts or Timeouts(request_s=5.0, first_token_s=5.0, between_tokens_s=5.0)
 
     @property
     def engines(self) -> dict[Tier, FakeEngine]:
@@ -264,7 +265,7 @@ def make_scorer(world: World, settings: RouterSettings | None = None) -> Scorer:
         embedder=world.embedder,
         assessor=world.assessor,
         calibration=calibration(),
-        settings=settings or RouterSettings(embed_deadline_s=0.2, assess_deadline_s=0.2),
+        settings=settings or RouterSettings(embed_deadline_s=5.0, assess_deadline_s=5.0),
         observer=world.observer,
         clock=world.clock,
     )

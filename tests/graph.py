@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,13 @@ class Graph:
     def run(self, *command: str, timeout: float = 120.0) -> str:
         """Output of a command of this environment, run against this graph."""
         done = subprocess.run(
-            [str(BIN / command[0]), *command[1:]], env=self.env, cwd=self.log.parent, capture_output=True, text=True, timeout=timeout, check=True
+            [str(BIN / command[0]), *command[1:]],
+            env=self.env,
+            cwd=self.log.parent,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=True,
         )
         return done.stdout
 
@@ -112,7 +118,12 @@ def running(folder: Path, config: dict[str, Any], *, env: dict[str, str] | None 
     log = folder / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(BIN / "serve"), "run", str(path)], env=full_env, cwd=folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            [str(BIN / "serve"), "run", str(path)],
+            env=full_env,
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             url = f"http://127.0.0.1:{port}"
@@ -140,11 +151,15 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path, timeout: float)
     raise RuntimeError(f"the graph did not become ready in {timeout:.0f} s:\n{tail}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ctrl-C is how a user stops `serve run`; what is left of its session is killed."""
+def _stop(process: subprocess.Popen[bytes], patience_s: float = 15.0) -> None:
+    """Ctrl-C is how a user stops `serve run`; whatever is left after some patience is killed, so that nothing outlives a test."""
+    started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGINT)
     try:
-        process.wait(timeout=60)
+        process.wait(timeout=patience_s)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait(timeout=10)
+    for left in started:
+        with suppress(psutil.Error):
+            left.kill()

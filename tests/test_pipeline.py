@@ -15,7 +15,7 @@ from tests.fakes import FOREVER, FakeAssessor, FakeEmbedder, FakeEngine, Pause, 
 from tests.fakes import stream_script as stream
 
 EASY, HARD = 0.1, 0.95
-QUICK = Timeouts(first_token_s=0.02, between_tokens_s=0.02)
+QUICK = Timeouts(request_s=0.02, first_token_s=0.02, between_tokens_s=0.02)
 CODE = Features(chars=5, turns=1, code=True, math=False, asks_code=False, asks_math=False)
 
 

@@ -38,13 +38,23 @@ async def test_both_are_asked_at_the_same_time() -> None:
 
 @pytest.mark.parametrize("embedded", [EASY, HARD])
 async def test_a_decisive_embedding_does_not_wait_for_the_rating(embedded: float) -> None:
-    world = World(score=embedded)
+    world = World()
+    world.embedder = FakeEmbedder(embedded, delay_s=0.01)
     world.assessor = FakeAssessor(0.5, delay_s=FOREVER)
     score = await make_scorer(world, RouterSettings(assess_deadline_s=FOREVER)).score("hello", Live(), THRESHOLD)
     assert score.value == pytest.approx(embedded, abs=1e-5)
     assert score.assessment_state is SignalState.SKIPPED
     await until(lambda: world.assessor.cancelled == 1)
     assert world.observer.faults == []
+
+
+async def test_an_embedding_that_is_there_at_once_leaves_nothing_behind() -> None:
+    """The rating is then cancelled before it began."""
+    world = World(score=EASY)
+    score = await make_scorer(world).score("hello", Live(), THRESHOLD)
+    await asyncio.sleep(0)
+    assert (score.assessment_state, world.assessor.texts) == (SignalState.SKIPPED, [])
+    assert len(asyncio.all_tasks()) == 1
 
 
 async def test_a_rating_that_came_first_is_not_used_beside_a_decisive_embedding() -> None:

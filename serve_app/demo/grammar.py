@@ -33,6 +33,7 @@ def rows(spec: str, rng: random.Random) -> list[Row]:
     if not second:
         return [forms(row) for row in table(first)]
     grid = [(one, two) for one, two in product(table(first), table(second)) if one != two]
+    # A field of the second row goes by its plain name too, unless the first row has one of that name.
     return [forms(two) | forms(two, "2") | forms(one) for one, two in rng.sample(grid, PAIRS)]
 
 

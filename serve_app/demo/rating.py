@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
+from serve_app.demo import path
 from serve_app.demo.architectures import Model
 from serve_app.routing.self_assessment import DIGITS, PREFIX, SUFFIX, build_prompt, read_rating
 
@@ -38,3 +40,16 @@ def ratings(model: Model, tokenizer: PreTrainedTokenizerBase, texts: Sequence[st
         assessment = read_rating(dict(zip(prompter.digit_ids, logprobs, strict=True)), prompter.digit_ids)
         found.append(assessment.rating)
     return np.array(found, dtype=np.float32)
+
+
+class Rater:
+    """One router model, a packaged checkpoint (`builtin:NAME`), a folder or a Hugging Face repository, on CPU."""
+
+    def __init__(self, source: str) -> None:
+        disable_progress_bar()
+        folder = str(path(source.removeprefix("builtin:"))) if source.startswith("builtin:") else source
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def __call__(self, text: str) -> float:
+        return float(ratings(self._model, self._tokenizer, [text])[0])

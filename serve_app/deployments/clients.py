@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 STALE_S = 5.0
 READY_S = 30.0
 RETRY_S = 1.0
+ON_ITS_WAY_S = 0.2
 LEDGER_S = 10.0
 
 
@@ -151,6 +152,13 @@ class HandleLedger:
         for record in self._waiting:
             if record.id == decision_id:
                 return receipt(record)
+        found = await self._ask(decision_id)
+        if found is None:  # another ingress replica may have it on its way: that takes milliseconds
+            await asyncio.sleep(ON_ITS_WAY_S)
+            found = await self._ask(decision_id)
+        return found
+
+    async def _ask(self, decision_id: str) -> Json | None:
         try:
             async with asyncio.timeout(LEDGER_S):
                 return await self._handle.get.remote(decision_id)  # type: ignore[no-any-return]

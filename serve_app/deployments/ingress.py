@@ -61,6 +61,7 @@ class Ingress:
             settings=settings.router,
             observer=metrics,
             clock=clock,
+            router_model=settings.router_llm.model.id,
         )
         self._gateway = Gateway(
             settings=settings,

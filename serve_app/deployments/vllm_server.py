@@ -56,10 +56,13 @@ class CountingEngine(VLLMEngine):  # type: ignore[misc]
     queues: Queues
 
     async def start(self) -> None:
-        if Path(self.llm_config.get_engine_config().actual_hf_model_id).is_dir():
+        if self._has_local_model():
             # Nothing to download: the task that would do it imports vLLM once more on every node.
             self.llm_config.get_or_create_callback().ctx.run_init_node = False
         await super().start()
+
+    def _has_local_model(self) -> bool:
+        return Path(self.llm_config.get_engine_config().actual_hf_model_id).is_dir()
 
     def _start_async_llm_engine(self, engine_args: Any, engine_config: Any, placement_group: Any) -> Any:
         if self.llm_config.accelerator_type is None:
@@ -131,12 +134,10 @@ class RouterServer(EngineServer):
         """Rate `text`. The text's special tokens are split up, so that it cannot leave its place in the prompt."""
         ids = self._encode(text, add_special_tokens=False, split_special_tokens=True)
         prompt = {"prompt_token_ids": self_assessment.build_prompt(self._prefix, ids, self._suffix, self._max_tokens)}
-        output = None
-        async for output in self._client.generate(prompt, self._sampling, request_id=f"assess-{next(self._calls)}"):
-            pass
-        if output is None or not output.outputs[0].logprobs:
+        answers = [answer async for answer in self._client.generate(prompt, self._sampling, request_id=f"assess-{next(self._calls)}")]
+        if not answers or not answers[-1].outputs[0].logprobs:
             raise RuntimeError("the router engine gave no log-probabilities")
-        logprobs = {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}
+        logprobs = {token: entry.logprob for token, entry in answers[-1].outputs[0].logprobs[0].items()}
         return self_assessment.read_rating(logprobs, self._digits)
 
 

@@ -6,6 +6,7 @@ the centroids start from the mean of all embeddings and lie along the fitted dir
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,21 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from serve_app.domain import Tier
 from serve_app.errors import CalibrationError
-from serve_app.routing.score import KIND_LABEL, Calibration, Logistic
+from serve_app.routing.score import KIND_LABEL, RATING_EDGE, AssessmentHead, Calibration, Logistic
 
 ARTICLE_THRESHOLD = 0.65
 MIN_ROWS_PER_LABEL = 20
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
 FOLDS = 5
 Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratings:
+    """What the router model `model` (its id in the settings) said of each row, in [0, 1]."""
+
+    model: str
+    values: Sequence[float]
 
 
 def fit(
@@ -32,6 +41,7 @@ def fit(
     threshold: float = ARTICLE_THRESHOLD,
     seed: int = 0,
     source: str = "",
+    ratings: Ratings | None = None,
 ) -> Calibration:
     """Fit on L2-normalised `embeddings`, shape (rows, dim), and one label per row.
 
@@ -56,7 +66,22 @@ def fit(
     }
     calibration = Calibration(KIND_LABEL, embedder, simple, hard, logistic, threshold, 0.0, description)
     share = float(np.mean([calibration.embedding_score(e.astype(np.float32)) >= threshold for e in x]))
-    return Calibration(KIND_LABEL, embedder, simple, hard, logistic, threshold, round(share, 4), description)
+    head = _assessment_head(ratings, y, threshold) if ratings is not None else None
+    description["assessment"] = f"middle of {head.model}" if head is not None else "not fitted"
+    return replace(calibration, large_share=round(share, 4), assessment=head)
+
+
+def _assessment_head(ratings: Ratings, y: npt.NDArray[np.bool_], threshold: float) -> AssessmentHead | None:
+    """None when the ratings do not rise with difficulty. Only the middle of the scale is fitted: a router that was itself trained on these rows is sure of all of them,
+    so that a fitted slope would trust it far too much."""
+    p = np.clip(np.asarray(ratings.values, dtype=np.float64), RATING_EDGE, 1 - RATING_EDGE)
+    odds = np.log(p / (1 - p))
+    model = LogisticRegression(C=1e3).fit(odds[:, None], y)
+    slope = float(model.coef_[0][0])
+    if slope <= 0:
+        return None
+    middle = -float(model.intercept_[0]) / slope
+    return AssessmentHead(ratings.model, float(np.log(threshold / (1 - threshold))) - middle)
 
 
 def _check(x: Matrix, y: npt.NDArray[np.bool_]) -> None:

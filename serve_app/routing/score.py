@@ -10,10 +10,8 @@ import hashlib
 import io
 import json
 import math
-import zlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +22,7 @@ from serve_app.errors import CalibrationError
 Vector = npt.NDArray[np.float32]
 KIND_LABEL = "label"
 FORMAT = 1
-# What numpy, zipfile and json raise on bytes that are no artefact.
-BROKEN = (KeyError, ValueError, TypeError, AttributeError, OSError, EOFError, NotImplementedError, BadZipFile, zlib.error)
+RATING_EDGE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +33,21 @@ class Logistic:
     def __call__(self, x: float) -> float:
         z = self.scale * x + self.offset
         return 1.0 / (1.0 + math.exp(-z)) if z >= 0 else math.exp(z) / (1.0 + math.exp(z))
+
+
+@dataclass(frozen=True, slots=True)
+class AssessmentHead:
+    """Moves one router model's ratings so that its even odds lie where the embedding score's do; `shift` is in log-odds.
+
+    Models use the scale differently: without this, a router whose middle is 0.45 pulls every score below 0.65.
+    """
+
+    model: str
+    shift: float
+
+    def __call__(self, rating: float) -> float:
+        p = min(max(rating, RATING_EDGE), 1.0 - RATING_EDGE)
+        return Logistic(1.0, self.shift)(math.log(p / (1.0 - p)))
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Calibration:
     large_share: float
     description: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    assessment: AssessmentHead | None = None
 
     @property
     def dim(self) -> int:
@@ -63,6 +76,10 @@ class Calibration:
         to_simple = embedding - self.simple
         to_complex = embedding - self.complex
         return self.logistic(float(to_simple @ to_simple - to_complex @ to_complex))
+
+    def assessment_score(self, rating: float, model: str) -> float:
+        """The rating on the embedding score's scale; as it is where this artefact was not fitted with that router model."""
+        return self.assessment(rating) if self.assessment is not None and self.assessment.model == model else rating
 
 
 def combine(embedding: float | None, assessment: float | None, embedding_weight: float) -> float | None:
@@ -114,6 +131,7 @@ def dump(calibration: Calibration) -> bytes:
         "offset": calibration.logistic.offset,
         "threshold": calibration.threshold,
         "large_share": calibration.large_share,
+        "assessment": asdict(calibration.assessment) if calibration.assessment is not None else None,
         "description": calibration.description,
     }
     text = json.dumps(meta, sort_keys=True, ensure_ascii=True).encode()
@@ -137,8 +155,9 @@ def load(data: bytes, embedder: str | None = None) -> Calibration:
                 large_share=float(meta["large_share"]),
                 description=dict(meta["description"]),
                 sha256=hashlib.sha256(data).hexdigest(),
+                assessment=AssessmentHead(**meta["assessment"]) if meta["assessment"] is not None else None,
             )
-    except BROKEN as error:
+    except Exception as error:  # whatever numpy, zipfile and json raise on bytes that are no artefact
         raise CalibrationError(f"not a calibration artefact: {error}") from error
     if meta.get("format") != FORMAT or calibration.kind != KIND_LABEL:
         raise CalibrationError(f"unknown calibration format {meta.get('format')!r} or kind {calibration.kind!r}")

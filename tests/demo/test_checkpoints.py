@@ -17,17 +17,17 @@ from serve_app.evaluate import labelled
 
 EASY = (
     "What is the capital of Norway?",
-    "How do I boil an egg?",
+    "How do I clean a coffee machine?",
     "Translate to French: good evening, my friends",
-    "hi, where can i see my last invoice?",
+    "hi, where can i see my last bill?",
     "Give me three names for a dog",
 )
 HARD = (
     "Prove that every finite integral domain is a field, and say where finiteness is used.",
-    "Design a distributed job scheduler that survives the loss of a region without running any job twice.",
-    "Find the race condition in this lock-free queue and argue which memory fences are needed on ARM.",
-    "Derive the posterior of a normal mean with unknown variance and compare it with the bootstrap.",
-    "Our service deadlocks under load only with two replicas. What is the root cause and how do we prove it?",
+    "Design a cache that stays consistent across regions during a network partition, and explain the trade-offs.",
+    "Two clauses of our supply contract contradict each other. Which one governs under English law, and how would the other side argue?",
+    "Derive the variance of the estimator and compare its bias with that of the bootstrap.",
+    "After each failover a few orders are processed twice. Analyse the possible causes and propose a protocol that rules them out.",
 )
 
 

@@ -122,7 +122,7 @@ def test_the_packaged_calibration_was_fitted_on_the_fit_part_only(
             return [vectors[text] for text in texts]
 
     monkeypatch.setattr(offline, "SentenceEmbedder", Remembered)
-    fitted = offline.calibrate([], profile="local", seed=0, progress=lambda items, _: iter(items))
+    fitted = offline.calibrate([], profile="local", seed=0, rate=True, progress=lambda items, _: iter(items))
     shipped = builtin(identity(parse({"profile": "local"}).embedder))
     assert sorted(asked) == sorted(cut(row.prompt, 2048) for row in FIT)
     assert (fitted.kind, fitted.embedder, fitted.threshold) == (shipped.kind, shipped.embedder, shipped.threshold)
@@ -175,4 +175,4 @@ def test_nothing_to_fit_on_is_a_users_mistake(tmp_path: Path, monkeypatch: pytes
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n")
     with pytest.raises(CalibrationError, match="no labelled rows"):
-        offline.calibrate([empty], profile="local", seed=0, progress=lambda items, _: iter(items))
+        offline.calibrate([empty], profile="local", seed=0, rate=False, progress=lambda items, _: iter(items))

@@ -298,7 +298,7 @@ async def test_an_engine_that_fails_is_a_bad_gateway(endpoint: Endpoint, streame
 
 
 async def test_an_engine_that_is_too_slow_is_a_gateway_timeout() -> None:
-    world = World(score=0.95, timeouts=Timeouts(first_token_s=0.02))
+    world = World(score=0.95, timeouts=Timeouts(request_s=0.02))
     world.large.script = [Pause(FOREVER)]
     async with make_client(make_app(world)) as http:
         check_error(await http.post("/v1/chat/completions", json={"messages": [MESSAGE]}), 504, code="engine_timeout")

@@ -39,6 +39,11 @@ def test_the_counterfactual_is_the_answer_at_the_large_price(outcome: Outcome) -
     assert cost.all_large(attempts, PRICES) == 0.0002
 
 
+def test_of_two_answers_the_last_is_the_one_that_the_client_got() -> None:
+    attempts = (attempt(Tier.SMALL, Outcome.OK, Usage(7, 7)), attempt(Tier.LARGE, Outcome.OK, Usage(100, 50)))
+    assert cost.all_large(attempts, PRICES) == 0.0002
+
+
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.TIMEOUT, Outcome.REJECTED])
 def test_a_failure_shows_neither_a_saving_nor_a_loss(outcome: Outcome) -> None:
     attempts = (attempt(Tier.SMALL, outcome, Usage(100, 50)),)

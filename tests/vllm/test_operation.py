@@ -50,7 +50,7 @@ def test_serve_status_shows_all_six_deployments_healthy(graph: Graph) -> None:
 def test_golden_prompts_are_routed_by_the_running_graph(graph: Graph) -> None:
     report = json.loads(graph.run("tierwise", "golden", "--url", graph.url, "--json", timeout=280))
     low, high = report["interval"]
-    print(f"golden accuracy {report['accuracy']:.3f} ({low:.3f}-{high:.3f}) on {report['total']}")  # noqa: T201 - a figure for the log
+    print(f"golden accuracy {report['accuracy']:.3f} ({low:.3f}-{high:.3f}) on {report['total']}")
     assert report["total"] >= 200
     assert len(report["misses"]) == round((1 - report["accuracy"]) * report["total"])
     assert report["accuracy"] >= ACCURACY_FLOOR
