@@ -57,7 +57,8 @@ if [ "$extra" = cpu ]; then
   done
 fi
 export UV_CONCURRENT_INSTALLS=4
-.venv/bin/uv pip sync --quiet --python .venv/bin/python "${options[@]}" "$lock" || stop "the installation failed: see above"
+# Compiled once here: a dozen processes import torch, vLLM and transformers at every start, some where nothing may be written.
+.venv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python "${options[@]}" "$lock" || stop "the installation failed: see above"
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . || stop "could not install tierwise itself"
 echo "$stamp" > .venv/.installed
 say "done"

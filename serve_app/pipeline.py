@@ -63,21 +63,25 @@ class Pipeline:
         self._fingerprint = fingerprint
 
     async def answer(self, request: Request) -> Answer:
-        """Answer one request. Raises the errors of `errors.py`; every request that got here is recorded once."""
-        trip = _Trip(request, self._clock.now(), self._clock.monotonic())
+        """Answer one request. Raises the errors of `errors.py`; every request that was decided is recorded once.
+
+        A client that leaves while it is scored has got no decision and cost nothing: there is nothing to record.
+        """
+        created, started = self._clock.now(), self._clock.monotonic()
+        decision = await self.decide(request)
+        trip = _Trip(request, decision, created, started, overhead=self._clock.monotonic() - started)
         try:
-            trip.decision = await self.decide(request)
-            trip.overhead = self._clock.monotonic() - trip.started
-            self._observer.decided(trip.decision)
             generation, first = await self._first_event(trip)
         except BaseException as error:
+            self._observer.decided(trip.decision)
             self._finish(trip, _outcome_of(error))
             raise
+        self._observer.decided(trip.decision)
         if isinstance(first, dict):
             return await self._plain(trip, first, generation)
         events = self._relay(trip, first, generation)
         await anext(events)  # started here: closing a generator that never ran would neither stop the engine nor record
-        return Answer(trip.decided, trip.attempt.model, trip.overhead, events=events)
+        return Answer(trip.decision, trip.attempt.model, trip.overhead, events=events)
 
     async def decide(self, request: Request) -> Decision:
         now = self._in_force()
@@ -103,7 +107,7 @@ class Pipeline:
     async def _first_event(self, trip: "_Trip") -> tuple[AsyncGenerator[str | Json], str | Json]:
         """Start the chosen tier; a small tier that breaks before its first byte is replaced by the large one."""
         while True:
-            decision = trip.decided
+            decision = trip.decision
             generation = self._start(trip, decision.tier)
             try:
                 first = await self._next(generation, self._first_s(trip.request))
@@ -202,30 +206,23 @@ class Pipeline:
 class _Trip:
     """What one request gathers on its way; lives as long as the request and belongs to `Pipeline`."""
 
-    def __init__(self, request: Request, created: float, started: float) -> None:
+    def __init__(self, request: Request, decision: Decision, created: float, started: float, overhead: float) -> None:
         self.request = request
+        self.decision = decision
         self.created = created
         self.started = started
-        self.overhead = 0.0
-        self.decision: Decision | None = None
+        self.overhead = overhead
         self.attempt: Attempt
         self.attempts: tuple[Attempt, ...] = ()
 
-    @property
-    def decided(self) -> Decision:
-        if self.decision is None:
-            raise RuntimeError("asked for the decision before it was made")
-        return self.decision
-
     def record(self, outcome: Outcome, elapsed: float, prices: Mapping[Tier, TokenPrice], fingerprint: Callable[[str], str]) -> Record:
         request = self.request
-        decision = self.decision or Decision(Tier.LARGE, Reason.FALLBACK_ROUTER_ERROR, 0.0, features=request.features)
         return Record(
             id=request.id,
             created=self.created,
             kind=request.kind,
             stream=request.stream,
-            decision=decision,
+            decision=self.decision,
             outcome=outcome,
             attempts=self.attempts,
             cost_usd=cost.total(self.attempts),

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from serve_app import __version__, offline
 from serve_app.cli import app
 from serve_app.evaluate.labelled import packaged, split
-from serve_app.routing.score import dump
+from serve_app.routing.calibrate import Ratings
+from serve_app.routing.score import dump, load
 from tests import fakes
 
 GOLDEN = split(packaged())[1]
@@ -146,7 +147,7 @@ def rows(tmp_path: Path) -> Path:
 
 def test_calibrate_writes_an_artefact_that_score_reads(artefact: Path, rows: Path, tmp_path: Path) -> None:
     out = tmp_path / "new.npz"
-    result = run("calibrate", "--data", str(rows), "--out", str(out), "--json")
+    result = run("calibrate", "--data", str(rows), "--out", str(out), "--no-rate", "--json")
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
     assert (summary["rows"], summary["cross_validated_accuracy"], summary["source"]) == (60, 1.0, "rows.jsonl")
@@ -154,10 +155,22 @@ def test_calibrate_writes_an_artefact_that_score_reads(artefact: Path, rows: Pat
     assert json.loads(scored.stdout)["tier"] == "large"
 
 
+def test_calibrate_asks_the_router_model_for_its_middle(
+    artefact: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [0.4 if "hard" in row else 0.2 for row in rows.read_text().splitlines()]
+    monkeypatch.setattr(offline, "_rate", lambda settings, texts, progress: Ratings(settings.router_llm.model.id, values))
+    out = tmp_path / "new.npz"
+    assert run("calibrate", "--data", str(rows), "--out", str(out)).exit_code == 0
+    fitted = load(out.read_bytes())
+    assert fitted.assessment is not None
+    assert fitted.assessment_score(0.2, fitted.assessment.model) < 0.65 < fitted.assessment_score(0.4, fitted.assessment.model)
+
+
 def test_calibrate_refuses_rows_without_signal_or_place(artefact: Path, rows: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "new.npz")
     check_mistake(run("calibrate", "--data", str(tmp_path / "none.jsonl"), "--out", out), "none.jsonl: cannot be read")
-    check_mistake(run("calibrate", "--data", str(rows), "--out", str(tmp_path / "no" / "folder.npz")), "No such file")
+    check_mistake(run("calibrate", "--data", str(rows), "--no-rate", "--out", str(tmp_path / "no" / "folder.npz")), "No such file")
     rows.write_text("\n".join(rows.read_text().splitlines()[:20]))
     check_mistake(run("calibrate", "--data", str(rows), "--out", out), "too few rows: 10 small and 10 large")
     assert not Path(out).exists()

@@ -434,7 +434,6 @@ async def leave_while_waiting_for_a_chunk(world: World) -> None:
 @pytest.mark.parametrize(
     ("leave", "attempts", "usage"),
     [
-        (leave_while_scoring, [], Usage()),
         (leave_before_the_first_byte, [(Tier.SMALL, Outcome.CANCELLED)], Usage()),
         (leave_before_reading, [(Tier.SMALL, Outcome.CANCELLED)], Usage()),
         (leave_after_a_chunk, [(Tier.SMALL, Outcome.CANCELLED)], Usage(10, 2)),
@@ -448,6 +447,13 @@ async def test_a_client_that_leaves_stops_the_engine_and_is_recorded(leave: Any,
     assert (record.outcome, outcomes(record), record.usage) == (Outcome.CANCELLED, attempts, usage)
     assert all(call.closed for call in world.small.calls)
     assert world.large.calls == []
+
+
+async def test_a_client_that_leaves_while_it_is_scored_leaves_nothing_behind() -> None:
+    world = World()
+    await leave_while_scoring(world)
+    assert world.small.calls == world.large.calls == []
+    assert world.ledger.records == []
 
 
 async def test_what_a_client_got_before_it_left_is_paid_for() -> None:

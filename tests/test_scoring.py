@@ -1,13 +1,16 @@
 """Both signals at the same time, each under its deadline, and one score whatever becomes of them."""
 
 import asyncio
+import dataclasses
 
 import numpy as np
 import pytest
 
 from serve_app.domain import SelfAssessment, SignalState
+from serve_app.routing.score import AssessmentHead
+from serve_app.scoring import Scorer
 from serve_app.settings import Live, RouterSettings
-from tests.fakes import FOREVER, FakeAssessor, FakeEmbedder, World, make_scorer, until
+from tests.fakes import FOREVER, FakeAssessor, FakeEmbedder, World, calibration, make_scorer, until
 
 THRESHOLD = 0.65
 UNSURE, EASY, HARD = 0.6, 0.1, 0.95
@@ -23,6 +26,23 @@ async def test_both_signals_are_combined_by_weight() -> None:
     assert score.assessment == 0.8
     assert score.calibration == "fake-hash"
     assert world.observer.faults == []
+
+
+@pytest.mark.parametrize(("model", "moved"), [("router", True), ("other", False)])
+async def test_a_rating_is_moved_by_the_head_of_its_own_router_model(model: str, moved: bool) -> None:
+    world = World(score=UNSURE)
+    head = AssessmentHead("router", 1.0)
+    scorer = Scorer(
+        embedder=world.embedder,
+        assessor=FakeAssessor(0.5),
+        calibration=dataclasses.replace(calibration(), assessment=head),
+        settings=RouterSettings(assess_deadline_s=5.0),
+        observer=world.observer,
+        clock=world.clock,
+        router_model=model,
+    )
+    score = await scorer.score("hello", Live(), THRESHOLD)
+    assert score.assessment == (head(0.5) if moved else 0.5)
 
 
 async def test_both_are_asked_at_the_same_time() -> None:

@@ -44,7 +44,8 @@ class ReplicaWatch:
         self._handle = handle
         self._clock = clock
         self._reports: list[dict[str, int]] = []
-        self._as_of = -math.inf
+        self._as_of = 0.0
+        self._seen = -math.inf
 
     async def refresh(self, timeout_s: float = 2.0) -> None:
         """Ask every replica; answers that do not come leave the old ones to grow stale."""
@@ -55,11 +56,11 @@ class ReplicaWatch:
             log.debug("no load report: %s", type(error).__name__)
             return
         if answered := [report for report in reports if isinstance(report, dict)]:
-            self._reports, self._as_of = answered, self._clock.now()
+            self._reports, self._as_of, self._seen = answered, self._clock.now(), self._clock.monotonic()
 
     def age(self) -> float:
         """Seconds since the last report; infinite before the first."""
-        return self._clock.now() - self._as_of
+        return self._clock.monotonic() - self._seen
 
     def ready(self) -> bool:
         return self.age() <= READY_S
@@ -106,8 +107,9 @@ class HandleEngine:
 
     async def generate(self, kind: Kind, body: Json, *, request_id: str, session: str | None = None) -> AsyncGenerator[str | Json]:
         del session  # replica affinity is not built yet
-        generator = self._handle.options(stream=True).generate.remote(kind, body, request_id)
+        generator = None
         try:
+            generator = self._handle.options(stream=True).generate.remote(kind, body, request_id)
             async for item in generator:
                 if isinstance(item, dict) and "error" in item:
                     raise engine_error(item["error"])
@@ -121,7 +123,8 @@ class HandleEngine:
             log.warning("engine call failed: %s", type(error).__name__, exc_info=error)
             raise EngineFailed("The model failed to answer.") from error
         finally:
-            generator.cancel()
+            if generator is not None:
+                generator.cancel()
 
     def load(self) -> TierLoad | None:
         return self._watch.load()

@@ -5,7 +5,7 @@ import logging
 import os
 from itertools import islice
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from serve_app.domain import Json
 from serve_app.errors import Overloaded
@@ -24,6 +24,7 @@ class BatchWriter:
         self._settings = settings
         self._pending: dict[str, Json] = {}
         self._news = asyncio.Event()
+        self.lost = 0
         self._writing = asyncio.Lock()  # the last flush of a leaving replica may meet one that still runs
 
     def take(self, receipts: list[Json]) -> None:
@@ -52,13 +53,25 @@ class BatchWriter:
         async with self._writing:
             while self._pending:
                 batch = list(islice(self._pending.values(), self._settings.batch))
-                try:
-                    await asyncio.to_thread(self._store.write, batch)
-                except SQLAlchemyError as error:
-                    log.warning("the ledger's database refused a batch of %d: %s", len(batch), type(error).__name__)
+                if not await self._written(batch):
                     return False
                 for receipt in batch:
                     del self._pending[receipt["id"]]
+        return True
+
+    async def _written(self, batch: list[Json]) -> bool:
+        """A database that is away is waited for; rows that it will never take are logged and let go, one by one."""
+        try:
+            await asyncio.to_thread(self._store.write, batch)
+        except (OperationalError, InterfaceError) as error:
+            log.warning("the ledger's database is away, %d rows wait: %s", len(self._pending), type(error).__name__)
+            return False
+        except Exception as error:  # noqa: BLE001 - one bad row must neither stop the writer nor block the rows behind it
+            if len(batch) == 1:
+                log.error("a row was lost, %s: %s", batch[0].get("id"), type(error).__name__)
+                self.lost += 1
+                return True
+            return all([await self._written([receipt]) for receipt in batch])
         return True
 
 

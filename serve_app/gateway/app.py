@@ -14,7 +14,7 @@ from serve_app.errors import NotFound, NotReady
 from serve_app.gateway import errors, openai
 from serve_app.gateway.body import read_json
 from serve_app.gateway.sse import EventResponse
-from serve_app.gateway.translate import Translator, decision_headers, route_answer, signals
+from serve_app.gateway.translate import Translator, decision_headers, new_id, route_answer, signals
 from serve_app.pipeline import InForce, Pipeline
 from serve_app.ports import Clock, Engines, Ledger
 from serve_app.settings import Settings
@@ -98,10 +98,13 @@ def _own_routes(app: FastAPI, gateway: Gateway, guard: list[Any]) -> None:
     @app.post("/route", dependencies=guard, openapi_extra=_body(openai.RouteBody))
     async def route(request: HttpRequest) -> JSONResponse:
         """A dry run: which tier would answer, and why. Nothing is generated or recorded."""
-        parsed = gateway.translator.route(await read_json(request, gateway.settings.limits), request.headers)
+        request.state.decision_id = new_id()
+        body = await read_json(request, gateway.settings.limits)
+        parsed = gateway.translator.route(request.state.decision_id, body, request.headers)
         started = gateway.clock.monotonic()
         decision = await gateway.pipeline.explain(parsed)
-        return JSONResponse(route_answer(parsed, decision, gateway.clock.monotonic() - started), headers=errors.SCHEMA_HEADER)
+        answer = route_answer(parsed, decision, gateway.clock.monotonic() - started)
+        return JSONResponse(answer, headers={**errors.SCHEMA_HEADER, **errors.decision_header(request)})
 
     @app.get("/v1/decisions/{decision_id}", dependencies=guard)
     async def decision(decision_id: str) -> JSONResponse:
@@ -116,9 +119,9 @@ def _own_routes(app: FastAPI, gateway: Gateway, guard: list[Any]) -> None:
 
 
 async def _generate(gateway: Gateway, kind: Kind, http: HttpRequest) -> Response:
+    http.state.decision_id = new_id()
     body = await read_json(http, gateway.settings.limits)
-    request = gateway.translator.generation(kind, body, http.headers)
-    http.state.decision_id = request.id
+    request = gateway.translator.generation(http.state.decision_id, kind, body, http.headers)
     _refuse_while_loading(gateway, request)
     answer = await gateway.pipeline.answer(request)
     headers = decision_headers(request.id, answer.decision, answer.model, answer.overhead_seconds)

@@ -30,14 +30,14 @@ class Translator:
     def names(self) -> list[str]:
         return [AUTO, *self._tiers]
 
-    def generation(self, kind: Kind, body: Json, headers: Mapping[str, str]) -> Request:
+    def generation(self, request_id: str, kind: Kind, body: Json, headers: Mapping[str, str]) -> Request:
         """A chat or completion request. Raises `RequestError` or `NotFound`."""
         (openai.check_chat if kind == "chat" else openai.check_completion)(body, self._limits)
         tier, reason = self._explicit(body.get("model", AUTO), headers)
         engine_body = openai.engine_body(body)
         text = features.scored_text(engine_body)
         return Request(
-            id=new_id(),
+            id=request_id,
             kind=kind,
             body=engine_body,
             text=text,
@@ -52,7 +52,7 @@ class Translator:
             session=headers.get("x-session-id", "")[:MAX_SESSION_CHARS] or None,
         )
 
-    def route(self, body: Json, headers: Mapping[str, str]) -> Request:
+    def route(self, request_id: str, body: Json, headers: Mapping[str, str]) -> Request:
         """The dry run of `/route`: the context stands behind the prompt, where truncation costs least."""
         openai.check(openai.RouteBody, body)
         if body.get("messages") is not None:
@@ -62,7 +62,7 @@ class Translator:
         if not text.strip() or (body.get("messages") is None and not body.get("prompt")):
             raise RequestError("prompt: must not be empty.", code="empty_prompt", param="prompt")
         facts = features.from_body(text, body)
-        return Request(id=new_id(), kind="chat", body=body, text=text, features=facts, model=AUTO, threshold=_threshold(headers))
+        return Request(id=request_id, kind="chat", body=body, text=text, features=facts, model=AUTO, threshold=_threshold(headers))
 
     def _explicit(self, model: str, headers: Mapping[str, str]) -> tuple[Tier | None, Reason]:
         if model != AUTO:

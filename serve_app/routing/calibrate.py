@@ -72,8 +72,11 @@ def fit(
 
 
 def _assessment_head(ratings: Ratings, y: npt.NDArray[np.bool_], threshold: float) -> AssessmentHead | None:
-    """None when the ratings do not rise with difficulty. Only the middle of the scale is fitted: a router that was itself trained on these rows is sure of all of them,
-    so that a fitted slope would trust it far too much."""
+    """None when the ratings do not rise with difficulty.
+
+    Only the middle of the scale is fitted: a router that was itself trained on these rows is sure of all of them, so
+    that a fitted slope would trust it far too much.
+    """
     p = np.clip(np.asarray(ratings.values, dtype=np.float64), RATING_EDGE, 1 - RATING_EDGE)
     odds = np.log(p / (1 - p))
     model = LogisticRegression(C=1e3).fit(odds[:, None], y)

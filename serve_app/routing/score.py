@@ -155,7 +155,7 @@ def load(data: bytes, embedder: str | None = None) -> Calibration:
                 large_share=float(meta["large_share"]),
                 description=dict(meta["description"]),
                 sha256=hashlib.sha256(data).hexdigest(),
-                assessment=AssessmentHead(**meta["assessment"]) if meta["assessment"] is not None else None,
+                assessment=_head(meta["assessment"]),
             )
     except Exception as error:  # whatever numpy, zipfile and json raise on bytes that are no artefact
         raise CalibrationError(f"not a calibration artefact: {error}") from error
@@ -167,11 +167,16 @@ def load(data: bytes, embedder: str | None = None) -> Calibration:
     return calibration
 
 
+def _head(meta: dict[str, Any] | None) -> AssessmentHead | None:
+    return None if meta is None else AssessmentHead(str(meta["model"]), float(meta["shift"]))
+
+
 def _check(calibration: Calibration) -> None:
     """Refuse numbers that would give no score, or one that means nothing."""
     simple, hard, logistic = calibration.simple, calibration.complex, calibration.logistic
     if simple.ndim != 1 or simple.shape != hard.shape:
         raise CalibrationError(f"not a calibration artefact: centroids of shape {simple.shape} and {hard.shape}")
-    finite = np.isfinite(simple).all() and np.isfinite(hard).all() and math.isfinite(logistic.scale) and math.isfinite(logistic.offset)
+    numbers = (logistic.scale, logistic.offset, calibration.assessment.shift if calibration.assessment is not None else 0.0)
+    finite = np.isfinite(simple).all() and np.isfinite(hard).all() and all(map(math.isfinite, numbers))
     if not finite or not 0.0 <= calibration.threshold <= 1.0:
         raise CalibrationError("not a calibration artefact: its numbers are out of range")

@@ -401,8 +401,7 @@ async def test_a_connection_that_breaks_stops_the_engine_and_is_recorded(endpoin
             raise OSError("the connection is gone")
         sent.append(message)
 
-    with pytest.raises(Exception):  # noqa: B017, PT011 - the server's business; what matters is what is left behind
-        await call_app(endpoint.app, send, b'{"messages":[{"role":"user","content":"hello"}],"stream":true}')
+    await call_app(endpoint.app, send, b'{"messages":[{"role":"user","content":"hello"}],"stream":true}')
     (call,) = endpoint.world.small.calls
     assert call.closed
     assert [record.outcome for record in endpoint.world.ledger.records] == [Outcome.CANCELLED]

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from serve_app.domain import Tier
 from serve_app.errors import CalibrationError
-from serve_app.routing.calibrate import MIN_ROWS_PER_LABEL, STRENGTHS, fit
+from serve_app.routing.calibrate import MIN_ROWS_PER_LABEL, STRENGTHS, Ratings, fit
 from serve_app.routing.score import Calibration, dump
 
 DIM = 8
@@ -64,6 +64,38 @@ def test_the_description_says_what_was_done() -> None:
 def test_the_same_rows_and_seed_give_the_same_bytes() -> None:
     again = fit(*data(), embedder="fake")
     assert dump(again) == dump(fitted())
+
+
+# The router model's own middle
+
+
+def rated(rise: float) -> Ratings:
+    """Ratings around 0.3 that rise with the label by `rise`."""
+    _, labels = data()
+    noise = np.random.default_rng(4).normal(scale=0.02, size=len(labels))
+    return Ratings("router", [0.3 + n + (rise if label is Tier.LARGE else -rise) for n, label in zip(noise, labels, strict=True)])
+
+
+def test_the_routers_even_odds_score_the_threshold() -> None:
+    head = fit(*data(), embedder="fake", ratings=rated(0.02)).assessment
+    assert head is not None
+    assert head.model == "router"
+    assert head(0.3) == pytest.approx(0.65, abs=0.02)
+    assert head(0.2) < 0.65 < head(0.4)
+
+
+def test_ratings_that_fall_with_difficulty_are_not_used() -> None:
+    fitted = fit(*data(), embedder="fake", ratings=rated(-0.02))
+    assert fitted.assessment is None
+    assert fitted.description["assessment"] == "not fitted"
+
+
+def test_ratings_do_not_change_the_embedding_score() -> None:
+    with_ratings = fit(*data(), embedder="fake", ratings=rated(0.02))
+    assert (with_ratings.logistic, with_ratings.large_share) == (fitted().logistic, fitted().large_share)
+
+
+# What is refused
 
 
 def test_rows_without_signal_are_refused() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from serve_app.domain import SignalState
 from serve_app.errors import CalibrationError
-from serve_app.routing.score import Calibration, Logistic, combine, dump, final, is_decisive, load
+from serve_app.routing.score import AssessmentHead, Logistic, combine, dump, final, is_decisive, load
 from tests import fakes
 
 FRACTION = st.floats(min_value=0.0, max_value=1.0)
@@ -82,6 +82,34 @@ def test_the_nearer_centroid_wins() -> None:
 def test_an_embedding_of_another_size_is_refused() -> None:
     with pytest.raises(CalibrationError, match="shape"):
         fakes.calibration().embedding_score(np.zeros(3, dtype=np.float32))
+
+
+# The router model's ratings
+
+HEAD = AssessmentHead("router", 0.7)
+
+
+def test_a_rating_is_moved_to_the_embedding_scores_scale() -> None:
+    fitted = dataclasses.replace(fakes.calibration(), assessment=HEAD)
+    assert fitted.assessment_score(0.5, "router") == pytest.approx(1 / (1 + math.exp(-0.7)))
+
+
+def test_a_rating_of_another_router_model_stays_as_it_is() -> None:
+    fitted = dataclasses.replace(fakes.calibration(), assessment=HEAD)
+    assert fitted.assessment_score(0.5, "other") == 0.5
+    assert fakes.calibration().assessment_score(0.5, "router") == 0.5
+
+
+@given(FRACTION, FRACTION)
+def test_a_moved_rating_keeps_its_order_and_its_interval(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert 0.0 <= HEAD(low) <= HEAD(high) <= 1.0
+
+
+def test_the_routers_head_survives_the_round_trip() -> None:
+    data = dump(dataclasses.replace(fakes.calibration(), assessment=HEAD))
+    assert load(data).assessment == HEAD
+    assert dump(load(data)) == data
 
 
 # The artefact
@@ -152,6 +180,8 @@ BROKEN = {
     "a centroid that is no number": npz(simple=np.array([math.nan, 0.0], dtype=np.float32)),
     "centroids of different sizes": npz(simple=np.zeros(3, dtype=np.float32)),
     "centroids that are matrices": npz(simple=np.zeros((2, 2)), complex=np.zeros((2, 2))),
+    "a router's shift that is no number": npz(meta_assessment={"model": "router", "shift": math.nan}),
+    "a router's head without a shift": npz(meta_assessment={"model": "router"}),
     "another format": npz(meta_format=2),
     "another kind": npz(meta_kind="gain"),
 }
@@ -175,9 +205,7 @@ def test_a_damaged_artefact_is_refused_or_still_usable(position: int, flip: int)
     assert 0.0 <= fitted.embedding_score(np.zeros(fitted.dim, dtype=np.float32)) <= 1.0
 
 
-@given(st.lists(ANY, min_size=2, max_size=2), ANY, ANY)
+@given(st.lists(st.floats(min_value=-1.0, max_value=1.0), min_size=2, max_size=2), ANY, ANY)
 def test_every_score_lies_in_the_unit_interval(embedding: list[float], scale: float, offset: float) -> None:
     fitted = dataclasses.replace(fakes.calibration(), logistic=Logistic(scale, offset))
-    assert isinstance(fitted, Calibration)
-    score = fitted.embedding_score(np.array(embedding, dtype=np.float32) / max(1e-3, float(np.linalg.norm(embedding))))
-    assert 0.0 <= score <= 1.0
+    assert 0.0 <= fitted.embedding_score(np.array(embedding, dtype=np.float32)) <= 1.0
