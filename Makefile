@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 CONFIG ?= deployments.yaml
-EXTRA ?= cpu
+# What was set up last stays: `make setup EXTRA=gpu` once, then `make serve`.
+EXTRA ?= $(shell cat .venv/.extra 2>/dev/null || echo cpu)
 TRANSPORT ?= default
 
 ifeq ($(TRANSPORT),throughput)

@@ -60,5 +60,6 @@ export UV_CONCURRENT_INSTALLS=4
 # Compiled once here: a dozen processes import torch, vLLM and transformers at every start, some where nothing may be written.
 .venv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python "${options[@]}" "$lock" || stop "the installation failed: see above"
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . || stop "could not install tierwise itself"
+echo "$extra" > .venv/.extra
 echo "$stamp" > .venv/.installed
 say "done"

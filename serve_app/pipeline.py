@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from serve_app import errors
-from serve_app.domain import Attempt, Decision, Json, Outcome, Reason, Record, Request, Tier, Usage
+from serve_app.domain import Attempt, Decision, Json, Outcome, Record, Request, Tier, Usage
+from serve_app.failover import Failover
 from serve_app.observe import cost
 from serve_app.ports import Clock, Engines, Ledger, Observer
 from serve_app.routing import policy
@@ -49,6 +50,7 @@ class Pipeline:
         observer: Observer,
         clock: Clock,
         timeouts: Timeouts,
+        failover: Failover,
         in_force: Callable[[], InForce],
         fingerprint: Callable[[str], str],
     ) -> None:
@@ -59,6 +61,7 @@ class Pipeline:
         self._observer = observer
         self._clock = clock
         self._timeouts = timeouts
+        self._failover = failover
         self._in_force = in_force
         self._fingerprint = fingerprint
 
@@ -105,24 +108,37 @@ class Pipeline:
         return frozenset(tier for tier, engine in self._engines.items() if engine.ready())
 
     async def _first_event(self, trip: "_Trip") -> tuple[AsyncGenerator[str | Json], str | Json]:
-        """Start the chosen tier; a small tier that breaks before its first byte is replaced by the large one."""
+        """Start the chosen tier, and what `failover` names after a fault. After the first byte nothing is tried again."""
+        trip.decision = self._failover.begin(trip.decision)
         while True:
-            decision = trip.decision
-            generation = self._start(trip, decision.tier)
+            generation = self._start(trip, trip.decision.tier)
             try:
-                first = await self._next(generation, self._first_s(trip.request))
+                first = await self._next(generation, self._first_s(trip))
                 raise_if_error(first)
                 return generation, first
             except BaseException as error:
                 await generation.aclose()
                 self._close_attempt(trip, _outcome_of(error), error.message if isinstance(error, errors.TierwiseError) else None)
-                if not isinstance(error, errors.UpstreamError) or decision.tier is Tier.LARGE:
+                again = self._failover.after(trip.decision, error, len(trip.attempts))
+                if again is None or self._left(trip) <= 0:
                     raise
-                trip.decision = replace(decision, tier=Tier.LARGE, reason=Reason.FALLBACK_ENGINE_ERROR)
+            await self._retry(trip, again)
 
-    def _first_s(self, request: Request) -> float:
+    async def _retry(self, trip: "_Trip", again: Decision) -> None:
+        """Another tier is asked at once, the same one after a pause."""
+        self._observer.retried(again.tier)
+        same, trip.decision = again.tier is trip.decision.tier, again
+        if same:
+            await asyncio.sleep(self._failover.pause(len(trip.attempts)))
+
+    def _left(self, trip: "_Trip") -> float:
+        """Seconds until the request's one deadline."""
+        return self._timeouts.request_s - self._elapsed(trip)
+
+    def _first_s(self, trip: "_Trip") -> float:
         """Seconds until the first item: a plain answer is one item, the whole of it."""
-        return self._timeouts.first_token_s if request.stream else self._timeouts.request_s
+        left = self._left(trip)
+        return min(left, self._timeouts.first_token_s) if trip.request.stream else left
 
     def _start(self, trip: "_Trip", tier: Tier) -> AsyncGenerator[str | Json]:
         engine = self._engines[tier]
@@ -145,6 +161,7 @@ class Pipeline:
 
     async def _plain(self, trip: "_Trip", body: Json, generation: AsyncGenerator[str | Json]) -> Answer:
         trip.attempt = replace(trip.attempt, usage=usage_of(body))
+        self._failover.report(trip.attempt.tier, None)
         self._close_attempt(trip, Outcome.OK)
         record = self._finish(trip, Outcome.OK)
         await generation.aclose()
@@ -159,6 +176,7 @@ class Pipeline:
         events = self._event_stream(trip)
         trip.attempt = replace(trip.attempt, first_token=self._elapsed(trip))
         outcome, message = Outcome.CANCELLED, None
+        fault: BaseException | None = asyncio.CancelledError()
         chunk: str | Json = first
         try:
             yield ""
@@ -166,13 +184,14 @@ class Pipeline:
                 if text := events.feed(chunk if isinstance(chunk, str) else ""):
                     yield text
                 if not events.done:
-                    chunk = await self._next(generation, self._timeouts.between_tokens_s)
+                    chunk = await self._next(generation, min(self._left(trip), self._timeouts.between_tokens_s))
             events.check()
-            outcome = Outcome.OK
+            outcome, fault = Outcome.OK, None
         except Exception as error:  # noqa: BLE001 - the status went out: whatever broke is told in an error event, and recorded
-            outcome, message = _outcome_of(error), _told(error)
+            outcome, message, fault = _outcome_of(error), _told(error), error
         finally:
             await generation.aclose()
+            self._failover.report(trip.attempt.tier, fault)
             trip.attempt = replace(trip.attempt, usage=events.usage())
             self._close_attempt(trip, outcome, message)
             record = self._finish(trip, outcome)

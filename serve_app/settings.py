@@ -114,7 +114,7 @@ class RouterSettings(Strict):
 
 
 class Timeouts(Strict):
-    request_s: Seconds = Field(default=600.0, description="A plain answer, from the engine call to its end, in seconds.")
+    request_s: Seconds = Field(default=600.0, description="The whole request: no phase and no retry goes beyond it, in seconds.")
     first_token_s: Seconds = Field(default=120.0, description="A stream, from the engine call to its first token, in seconds.")
     between_tokens_s: Seconds = Field(default=60.0, description="Between two chunks of a stream, in seconds.")
 
@@ -126,6 +126,34 @@ class Limits(Strict):
     max_n: PositiveInt = Field(default=8, description="Largest `n`.")
     max_top_logprobs: PositiveInt = Field(default=20, description="Largest `top_logprobs`.")
     max_schema_bytes: PositiveInt = Field(default=64 * 1024, description="Largest JSON schema, of a response or of all tools, in bytes.")
+
+
+class RetrySettings(Strict):
+    """Tries beyond the first, before the first byte, after faults of the engine."""
+
+    most: Annotated[int, Field(ge=0, le=5)] = Field(default=2, description="Tries of one request beyond its first.")
+    share: Fraction = Field(default=0.1, description="Retries per request that the budget grows by.")
+    reserve: PositiveInt = Field(default=10, description="Retries that the budget holds at most.")
+    backoff_s: Seconds = Field(default=0.1, description="Longest wait before the first retry, in seconds; it doubles, with jitter.")
+    max_backoff_s: Seconds = Field(default=2.0, description="Longest wait before any retry, in seconds.")
+
+
+class BreakerSettings(Strict):
+    """When a tier counts as broken, so that it is left alone for a while."""
+
+    failures: PositiveInt = Field(default=5, description="Failed calls that open the breaker.")
+    ratio: Fraction = Field(default=0.5, description="Share of the calls of the window that must have failed.")
+    window_s: Seconds = Field(default=30.0, description="How far back calls are looked at, in seconds.")
+    max_calls: PositiveInt = Field(default=1000, description="Calls that are remembered at most.")
+    open_s: Seconds = Field(default=10.0, description="Rest before a probe is let through, in seconds.")
+
+
+class FailureSettings(Strict):
+    retry: RetrySettings = Field(default_factory=RetrySettings, description="Tries beyond the first.")
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings, description="When a tier is left alone.")
+    degraded_answers: bool = Field(
+        default=False, description="Let the small tier answer, marked `degraded`, when the large one fails or rests."
+    )
 
 
 class Auth(Strict):
@@ -186,6 +214,7 @@ class Settings(Strict):
     large: TierSettings = Field(description="The large tier: the strong, dear model.")
     router: RouterSettings = Field(default_factory=RouterSettings, description="How a request is scored.")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Time limits of the path.")
+    failures: FailureSettings = Field(default_factory=FailureSettings, description="What happens when a tier fails.")
     limits: Limits = Field(default_factory=Limits, description="What a client may ask for.")
     auth: Auth = Field(default_factory=Auth, description="Who may ask.")
     ledger: LedgerSettings = Field(default_factory=LedgerSettings, description="Where decisions and usage are kept.")

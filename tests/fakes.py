@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from serve_app.domain import Attempt, Decision, Features, Json, Kind, Record, Request, Score, SelfAssessment, SignalState, Tier, TierLoad
+from serve_app.failover import Failover
 from serve_app.observe.receipt import receipt
 from serve_app.pipeline import InForce, Pipeline
-from serve_app.ports import Embedding
+from serve_app.ports import Clock, Embedding
 from serve_app.routing.policy import Policy
 from serve_app.routing.score import KIND_LABEL, Calibration, Logistic
 from serve_app.scoring import Scorer
-from serve_app.settings import Live, RouterSettings, Timeouts, TokenPrice
+from serve_app.settings import BreakerSettings, FailureSettings, Live, RetrySettings, RouterSettings, Timeouts, TokenPrice
 from serve_app.stream import event
 
 PLAIN_FEATURES = Features(chars=5, turns=1, code=False, math=False, asks_code=False, asks_math=False)
@@ -148,6 +149,7 @@ class FakeObserver:
     attempts: list[Attempt] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     skipped: list[Tier] = field(default_factory=list)
+    retries: list[Tier] = field(default_factory=list)
 
     def decided(self, decision: Decision) -> None:
         self.decisions.append(decision)
@@ -157,6 +159,9 @@ class FakeObserver:
 
     def attempted(self, attempt: Attempt) -> None:
         self.attempts.append(attempt)
+
+    def retried(self, tier: Tier) -> None:
+        self.retries.append(tier)
 
     def finished(self, record: Record) -> None:
         self.records.append(record)
@@ -224,6 +229,12 @@ def stream_script(*texts: str, prompt_tokens: int = 10) -> list[str]:
     return [*chunks, last, usage_chunk(prompt_tokens, len(texts)), DONE]
 
 
+def failover(clock: Clock, *, most: int = 2, degraded: bool = False, failures: int = 5) -> Failover:
+    """With waits that a test does not feel."""
+    retry = RetrySettings(most=most, backoff_s=0.001, max_backoff_s=0.001)
+    return Failover(FailureSettings(retry=retry, breaker=BreakerSettings(failures=failures), degraded_answers=degraded), clock, lambda: 0.5)
+
+
 class World:
     """A pipeline over fakes, each of which a test may change before it asks."""
 
@@ -236,6 +247,7 @@ class World:
         self.ledger = FakeLedger()
         self.observer = FakeObserver()
         self.live = live or Live()
+        self.failover = failover(self.clock)
         self.timeouts = timeouts or Timeouts(request_s=5.0, first_token_s=5.0, between_tokens_s=5.0)
 
     @property
@@ -255,6 +267,7 @@ class World:
             observer=self.observer,
             clock=self.clock,
             timeouts=self.timeouts,
+            failover=self.failover,
             in_force=self.in_force,
             fingerprint=lambda text: f"hash of {len(text)}",
         )

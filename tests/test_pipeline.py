@@ -8,10 +8,24 @@ from typing import Any
 import pytest
 
 from serve_app.domain import Features, Outcome, Reason, Record, Tier, Usage
-from serve_app.errors import EngineFailed, EngineRejected, EngineTimeout, Overloaded, UpstreamError
+from serve_app.errors import EngineFailed, EngineRejected, EngineTimeout, NotReady, Overloaded, UpstreamError
+from serve_app.resilience import BreakerState
 from serve_app.settings import Live, RouterSettings, Timeouts
 from serve_app.stream import event
-from tests.fakes import FOREVER, FakeAssessor, FakeEmbedder, FakeEngine, Pause, World, chunk, make_request, plain_answer, read_all, until
+from tests.fakes import (
+    FOREVER,
+    FakeAssessor,
+    FakeEmbedder,
+    FakeEngine,
+    Pause,
+    World,
+    chunk,
+    failover,
+    make_request,
+    plain_answer,
+    read_all,
+    until,
+)
 from tests.fakes import stream_script as stream
 
 EASY, HARD = 0.1, 0.95
@@ -242,6 +256,7 @@ async def test_the_saving_after_a_fallback_counts_only_the_answer() -> None:
 )
 async def test_a_large_tier_that_breaks_raises(script: list[Any], error: type[Exception], outcome: Outcome) -> None:
     world = World(score=HARD, timeouts=QUICK)
+    world.failover = failover(world.clock, most=0)
     world.large.script = script
     with pytest.raises(error):
         await world.pipeline().answer(make_request())
@@ -253,8 +268,53 @@ async def test_a_large_tier_that_breaks_raises(script: list[Any], error: type[Ex
     assert (record.cost_usd, record.saved_usd) == (0.0, 0.0)
 
 
+async def test_a_large_tier_that_breaks_once_is_asked_again() -> None:
+    world = World(score=HARD)
+    world.large.script = [lambda: break_first(world.large), plain_answer("large-model")]
+    answer = await world.pipeline().answer(make_request())
+    assert answer.decision.tier is Tier.LARGE
+    assert outcomes(only_record(world)) == [(Tier.LARGE, Outcome.FAILED), (Tier.LARGE, Outcome.OK)]
+    assert world.observer.retries == [Tier.LARGE]
+
+
+def break_first(engine: FakeEngine) -> None:
+    if len(engine.calls) == 1:
+        raise EngineFailed("broken")
+
+
+async def test_a_tier_that_keeps_breaking_is_left_alone_and_nobody_waits_for_it() -> None:
+    world = World(score=HARD)
+    world.failover = failover(world.clock, most=0, failures=3)
+    world.large.script = [EngineFailed("broken")]
+    for _ in range(3):
+        with pytest.raises(EngineFailed):
+            await world.pipeline().answer(make_request())
+    with pytest.raises(NotReady):
+        await world.pipeline().answer(make_request())
+    assert len(world.large.calls) == 3
+    assert [record.outcome for record in world.ledger.records] == [Outcome.FAILED] * 4
+
+
+async def test_no_try_goes_beyond_the_deadline_of_the_request() -> None:
+    world = World(score=HARD, timeouts=Timeouts(request_s=5.0))
+    world.large.script = [lambda: world.clock.advance(6.0), EngineFailed("broken")]
+    with pytest.raises(EngineFailed):
+        await world.pipeline().answer(make_request())
+    assert len(world.large.calls) == 1
+
+
+async def test_a_stream_that_breaks_off_counts_against_its_tier() -> None:
+    world = World()
+    world.failover = failover(world.clock, failures=1)
+    world.small.script = [chunk("Hi", 1), EngineFailed("broken")]
+    answer = await world.pipeline().answer(make_request(stream=True))
+    await read_all(answer.events)
+    assert world.failover.states()[Tier.SMALL] is BreakerState.OPEN
+
+
 async def test_when_both_tiers_break_both_attempts_are_recorded() -> None:
     world = World()
+    world.failover = failover(world.clock, most=1)
     world.small.script = [EngineFailed("one")]
     world.large.script = [EngineFailed("two")]
     with pytest.raises(UpstreamError, match="two"):

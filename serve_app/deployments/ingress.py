@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import logging
 import os
+import random
 import secrets
 from collections.abc import Coroutine
 from typing import Any, TypeAlias
@@ -18,6 +19,7 @@ from serve_app.deployments.clients import HandleAssessor, HandleEmbedder, Handle
 from serve_app.domain import Json, Tier
 from serve_app.embedding import identity
 from serve_app.errors import SettingsError
+from serve_app.failover import Failover
 from serve_app.gateway import auth
 from serve_app.gateway.app import Gateway, create_app
 from serve_app.gateway.translate import Translator
@@ -46,6 +48,7 @@ class Ingress:
         self._calibration = builtin(identity(settings.embedder))
         self._in_force = in_force(settings.live, self._calibration)
         clock = SystemClock()
+        self._failover = Failover(settings.failures, clock, random.random)
         metrics = Metrics(RayBackend())
         watched = {"small": small, "large": large, "embedder": embedder, "router_llm": router_llm}
         watches = {name: ReplicaWatch(handle, clock) for name, handle in watched.items()}
@@ -72,6 +75,7 @@ class Ingress:
             translator=Translator(settings),
             in_force=lambda: self._in_force,
             calibration=lambda: self._calibration.sha256,
+            breakers=self._failover.states,
             signals={name: watches[name].ready for name in ("embedder", "router_llm")},
             authenticate=_authenticator(settings),
         )
@@ -87,6 +91,7 @@ class Ingress:
             observer=metrics,
             clock=clock,
             timeouts=settings.timeouts,
+            failover=self._failover,
             in_force=lambda: self._in_force,
             fingerprint=Fingerprint(os.environ.get(HASH_KEY_ENV) or secrets.token_hex(16)),
         )

@@ -17,6 +17,7 @@ from serve_app.gateway.sse import EventResponse
 from serve_app.gateway.translate import Translator, decision_headers, new_id, route_answer, signals
 from serve_app.pipeline import InForce, Pipeline
 from serve_app.ports import Clock, Engines, Ledger
+from serve_app.resilience import BreakerState
 from serve_app.settings import Settings
 
 
@@ -32,6 +33,7 @@ class Gateway:
     translator: Translator
     in_force: Callable[[], InForce]
     calibration: Callable[[], str]
+    breakers: Callable[[], Mapping[Tier, BreakerState]]
     signals: Mapping[str, Callable[[], bool]]
     authenticate: Callable[[HttpRequest], None]
 
@@ -155,7 +157,7 @@ def _status(gateway: Gateway) -> Json:
 def _tier_status(gateway: Gateway, tier: Tier) -> Json:
     engine = gateway.engines[tier]
     load = engine.load()
-    known = {"model": engine.model, "ready": engine.ready()}
+    known = {"model": engine.model, "ready": engine.ready(), "breaker": gateway.breakers()[tier].value}
     if load is None:
         return known
     return {

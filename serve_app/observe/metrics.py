@@ -27,6 +27,7 @@ SIGNAL_FAULTS = Metric("tierwise_signal_faults_total", "Signals that were late o
 STAGES = Metric("tierwise_router_stage_seconds", "Time of one stage of a decision, in seconds.", ("stage",), STAGE_BUCKETS)
 REQUESTS = Metric("tierwise_requests_total", "Requests that ended.", ("tier", "outcome"))
 ATTEMPTS = Metric("tierwise_attempts_total", "Generations that ended.", ("tier", "outcome"))
+RETRIES = Metric("tierwise_retries_total", "Tries beyond a request's first, by the tier that is asked.", ("tier",))
 TOKENS = Metric("tierwise_tokens_total", "Tokens, as the engines count them.", ("tier", "kind"))
 DURATION = Metric("tierwise_gen_ai_server_request_duration_seconds", "Whole request, in seconds.", ("tier",), DURATION_BUCKETS)
 TTFT = Metric("tierwise_gen_ai_server_time_to_first_token_seconds", "From arrival to the first token, in seconds.", ("tier",), TTFT_BUCKETS)
@@ -35,7 +36,7 @@ ALL_LARGE = Metric("tierwise_all_large_usd_total", "Dollars had every request be
 DROPPED = Metric("tierwise_records_dropped_total", "Ledger records dropped because a queue was full.", ())
 SKIPPED_CHUNKS = Metric("tierwise_skipped_chunks_total", "Malformed engine chunks that were skipped.", ("tier",))
 
-COUNTERS = (DECISIONS, SIGNAL_FAULTS, REQUESTS, ATTEMPTS, TOKENS, SPENT, ALL_LARGE, DROPPED, SKIPPED_CHUNKS)
+COUNTERS = (DECISIONS, SIGNAL_FAULTS, REQUESTS, ATTEMPTS, RETRIES, TOKENS, SPENT, ALL_LARGE, DROPPED, SKIPPED_CHUNKS)
 HISTOGRAMS = (SCORES, STAGES, DURATION, TTFT)
 
 
@@ -93,6 +94,9 @@ class Metrics:
             self._backend.add(TOKENS, tokens, {**tier, "kind": kind})
         if attempt.first_token is not None:
             self._backend.observe(TTFT, attempt.first_token, tier)
+
+    def retried(self, tier: Tier) -> None:
+        self._backend.add(RETRIES, 1, {"tier": tier.value})
 
     def finished(self, record: Record) -> None:
         tier = {"tier": record.decision.tier.value}

@@ -34,6 +34,7 @@ def make_app(world: World, authenticate: Callable[[Request], None] = auth.open_t
         translator=Translator(settings),
         in_force=world.in_force,
         calibration=lambda: "fake-hash",
+        breakers=world.failover.states,
         signals={"embedder": lambda: True, "router_llm": lambda: False},
         authenticate=authenticate,
     )

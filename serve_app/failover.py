@@ -1,0 +1,75 @@
+"""Which tier is asked next when one fails or rests. Owns the tiers' breakers and the retry budget of one ingress replica."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from serve_app.domain import Decision, Reason, Tier
+from serve_app.errors import NotReady, RequestError, UpstreamError
+from serve_app.ports import Clock
+from serve_app.resilience import Breaker, BreakerState, RetryBudget, backoff
+from serve_app.settings import FailureSettings
+
+EXPLICIT = (Reason.EXPLICIT_MODEL, Reason.EXPLICIT_TIER)
+RESTS = "The model is recovering from a failure."
+
+
+class Failover:
+    """`chance` gives numbers in [0, 1), for the jitter."""
+
+    def __init__(self, settings: FailureSettings, clock: Clock, chance: Callable[[], float]) -> None:
+        self._settings = settings
+        self._chance = chance
+        self._breakers = {tier: Breaker(settings.breaker, clock) for tier in Tier}
+        self._budget = RetryBudget(settings.retry)
+
+    def states(self) -> dict[Tier, BreakerState]:
+        return {tier: breaker.state for tier, breaker in self._breakers.items()}
+
+    def begin(self, decision: Decision) -> Decision:
+        """The decision, or the other tier's when the chosen one rests. Raises `NotReady` when nobody may be asked."""
+        self._budget.deposit()
+        return self._admitted(decision)
+
+    def after(self, decision: Decision, error: BaseException, tries: int) -> Decision | None:
+        """What to try after `error` before the first byte, the `tries`-th failure of this request; None when nothing is.
+
+        Only faults of an engine are tried again: a client's mistake would be refused again, and
+        a full queue must not be filled twice.
+        """
+        self.report(decision.tier, error)
+        if not isinstance(error, UpstreamError) or tries > self._settings.retry.most or not self._budget.withdraw():
+            return None
+        if decision.tier is Tier.SMALL:
+            decision = replace(decision, tier=Tier.LARGE, reason=Reason.FALLBACK_ENGINE_ERROR)
+        try:
+            return self._admitted(decision)
+        except NotReady:
+            return None  # the client is told of the fault, not of the breaker
+
+    def report(self, tier: Tier, error: BaseException | None) -> None:
+        """Tell the tier's breaker how a call ended."""
+        breaker = self._breakers[tier]
+        if error is None:
+            breaker.succeeded()
+        elif isinstance(error, Exception) and not isinstance(error, RequestError) and not _is_backpressure(error):
+            breaker.failed()
+        else:
+            breaker.abandoned()
+
+    def pause(self, tries: int) -> float:
+        """Seconds to wait before the next try."""
+        return backoff(tries - 1, self._settings.retry, self._chance())
+
+    def _admitted(self, decision: Decision) -> Decision:
+        if self._breakers[decision.tier].allows():
+            return decision
+        other = decision.tier.other
+        may_switch = other is Tier.LARGE or (self._settings.degraded_answers and decision.reason not in EXPLICIT)
+        if may_switch and self._breakers[other].allows():
+            reason = Reason.TIER_UNAVAILABLE if other is Tier.LARGE else Reason.DEGRADED
+            return replace(decision, tier=other, reason=reason)
+        raise NotReady(RESTS, retry_after=self._settings.breaker.open_s)
+
+
+def _is_backpressure(error: Exception) -> bool:
+    return getattr(type(error), "status", 500) in (429, 503)
