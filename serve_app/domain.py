@@ -114,6 +114,7 @@ class Decision:
     score: Score = NO_SCORE
     mode: Mode = Mode.NORMAL
     features: Features | None = None
+    conversation: float | None = None  # the hardest of the turns before, where they were looked at
 
     @property
     def margin(self) -> float | None:
@@ -123,7 +124,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One parsed client request. `body` is what an engine gets, without `model` and `stream_options`."""
+    """One parsed client request. `body` is what an engine gets, without `model` and `stream_options`.
+
+    `text` is the last user turn, `earlier` holds those before it, oldest first. In a tool loop the last message is a tool's.
+    """
 
     id: str
     kind: Kind
@@ -138,6 +142,8 @@ class Request:
     threshold: float | None = None
     debug: bool = False
     session: str | None = None
+    earlier: tuple[str, ...] = ()
+    tool_loop: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from serve_app import errors
-from serve_app.domain import Attempt, Decision, Json, Outcome, Record, Request, Tier, Usage
+from serve_app.domain import NO_SCORE, Attempt, Decision, Json, Outcome, Reason, Record, Request, Tier, Usage
 from serve_app.failover import Failover
 from serve_app.observe import cost
 from serve_app.ports import Clock, Engines, Ledger, Observer
-from serve_app.routing import policy
+from serve_app.routing import conversation, policy
 from serve_app.scoring import Scorer
 from serve_app.settings import Live, Timeouts, TokenPrice
 from serve_app.stream import BROKEN_STREAM, EventStream, raise_if_error, summary, usage_of
@@ -93,16 +93,26 @@ class Pipeline:
             return early
         threshold = now.policy.effective_threshold(request)
         score = await self._scorer.score(request.text, now.live, threshold)
-        return policy.decide(now.policy, request, score, self._available())
+        decision = policy.decide(now.policy, request, score, self._available())
+        if decision.reason is Reason.SCORE_BELOW:
+            before = await self._hardest_before(request, now.live, threshold)
+            decision = policy.in_conversation(decision, before, self._available())
+        return replace(decision, reason=Reason.TOOL_LOOP) if request.tool_loop else decision
+
+    async def _hardest_before(self, request: Request, live: Live, threshold: float) -> float | None:
+        """The hardest of the turns that still count; code and mathematics need no model."""
+        turns = request.earlier[len(request.earlier) - min(live.conversation_turns, len(request.earlier)) :]
+        if any(conversation.needs_no_score(turn, math_code_heuristic=live.math_code_heuristic) for turn in turns):
+            return conversation.HARDEST
+        scores = await asyncio.gather(*(self._scorer.score(turn, live, threshold) for turn in turns))
+        return conversation.hardest([score.value for score in scores])
 
     async def explain(self, request: Request) -> Decision:
         """What `decide` would say, with the score even where a rule decides: a dry run."""
-        now = self._in_force()
-        threshold = now.policy.effective_threshold(request)
-        score = await self._scorer.score(request.text, now.live, threshold)
-        available = self._available()
-        early = policy.decide_early(now.policy, request, available)
-        return replace(early, score=score) if early is not None else policy.decide(now.policy, request, score, available)
+        decision = await self.decide(request)
+        if decision.score is not NO_SCORE:
+            return decision
+        return replace(decision, score=await self._scorer.score(request.text, self._in_force().live, decision.threshold))
 
     def _available(self) -> frozenset[Tier]:
         return frozenset(tier for tier, engine in self._engines.items() if engine.ready())

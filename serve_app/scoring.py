@@ -1,7 +1,10 @@
 """Ask the embedder and the router LLM at the same time, each under its deadline, and make one score of the answers."""
 
 import asyncio
+import hashlib
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from serve_app.domain import Score, SignalState
 from serve_app.ports import Clock, Embedder, Observer, SelfAssessor
@@ -9,9 +12,11 @@ from serve_app.routing import score as scoring
 from serve_app.routing.features import cut
 from serve_app.settings import Live, RouterSettings
 
+Key = tuple[bytes, Live, float]
+
 
 class Scorer:
-    """Owns nothing but its collaborators; every call is independent.
+    """Owns the scores that it remembers, keyed by content and by the settings that they were made with.
 
     The same text under the same settings gives the same score: a rating that came although the embedding was decisive
     is not used, whichever arrived first. Only a late or failed signal changes it, and the score says so.
@@ -35,9 +40,23 @@ class Scorer:
         self._observer = observer
         self._clock = clock
         self.calibration = calibration
+        self._known: OrderedDict[Key, Score] = OrderedDict()
 
     async def score(self, text: str, live: Live, threshold: float) -> Score:
+        """Score one turn. A remembered score costs nothing; one with a late or failed signal is not remembered."""
         text = cut(text, self._settings.max_chars)
+        key = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), live, threshold)
+        if (known := self._known.get(key)) is not None:
+            self._known.move_to_end(key)
+            return known
+        score = await self._score(text, live, threshold)
+        if SignalState.OK is score.embedding_state and score.assessment_state in (SignalState.OK, SignalState.SKIPPED):
+            self._known[key] = replace(score, embed_seconds=0.0, assess_seconds=0.0)
+            while len(self._known) > self._settings.cache_size:
+                self._known.popitem(last=False)
+        return score
+
+    async def _score(self, text: str, live: Live, threshold: float) -> Score:
         started = self._clock.monotonic()
         deadline = self._settings.assess_deadline_s
         assessing = asyncio.create_task(_within(self._assess, text, deadline)) if live.self_assessment else None

@@ -108,6 +108,7 @@ class RouterSettings(Strict):
     max_chars: PositiveInt = Field(default=2048, description="Characters of the prompt that are scored.")
     embed_deadline_s: Seconds = Field(default=1.0, description="The embedding must come within this, in seconds.")
     assess_deadline_s: Seconds = Field(default=0.25, description="The router LLM's rating must come within this, in seconds.")
+    cache_size: Annotated[int, Field(ge=0)] = Field(default=4096, description="Scores that one ingress replica remembers by content.")
     assess_max_tokens: Annotated[int, Field(ge=128)] = Field(
         default=512, description="Tokens of the rating prompt, its fixed part included."
     )
@@ -183,6 +184,10 @@ class Live(Strict):
     )
     self_assessment: bool = Field(default=True, description="Ask the router LLM at all.")
     math_code_heuristic: bool = Field(default=True, description="Code and mathematics always go to the large tier.")
+    conversation_turns: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=3,
+        description="Easy user turns in a row after which a conversation may drop to the small tier; 0 looks at the last turn only.",
+    )
     calibration: str = Field(default="builtin", description="Which calibration artefact is in force.")
 
 

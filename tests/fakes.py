@@ -114,13 +114,16 @@ class FakeSignal:
 
 
 class FakeEmbedder(FakeSignal):
-    """Its embedding scores `score` under `calibration()`."""
+    """Its embedding scores `score` under `calibration()`, or what `by_text` says of a text."""
+
+    by_text: Callable[[str], float] | None = None
 
     def __init__(self, score: float | BaseException = 0.5, delay_s: float = 0.0) -> None:
         super().__init__(score if isinstance(score, BaseException) else embedding_for(score), delay_s)
 
     async def embed(self, text: str) -> Embedding:
-        return await self.give(text)  # type: ignore[no-any-return]
+        given: Embedding = await self.give(text)
+        return given if self.by_text is None else embedding_for(self.by_text(text))
 
 
 class FakeAssessor(FakeSignal):

@@ -530,3 +530,47 @@ async def test_many_requests_at_once_are_each_recorded_once() -> None:
     pipeline = world.pipeline()
     await asyncio.gather(*(pipeline.answer(make_request(id=f"tw-{i}")) for i in range(50)))
     assert sorted(record.id for record in world.ledger.records) == sorted(f"tw-{i}" for i in range(50))
+
+
+def scored_by_text(world: World, hard: str) -> None:
+    """Turns that hold `hard` are hard, all others easy."""
+    world.embedder = FakeEmbedder(EASY)
+    world.embedder.by_text = lambda text: HARD if hard in text else EASY
+
+
+@pytest.mark.parametrize(("easy_turns_since", "tier"), [(0, Tier.LARGE), (2, Tier.LARGE), (3, Tier.SMALL)])
+async def test_a_conversation_drops_only_after_enough_easy_turns(easy_turns_since: int, tier: Tier) -> None:
+    world = World(live=Live(conversation_turns=3))
+    scored_by_text(world, "refactor")
+    easy = tuple(f"ok {number}" for number in range(easy_turns_since))
+    answer = await world.pipeline().answer(make_request("commit it", earlier=("refactor it all", *easy)))
+    assert answer.decision.tier is tier
+    assert answer.decision.reason is (Reason.CONVERSATION if tier is Tier.LARGE else Reason.SCORE_BELOW)
+
+
+async def test_earlier_turns_are_not_scored_when_the_last_one_is_hard_or_they_do_not_count() -> None:
+    world = World()
+    scored_by_text(world, "hard")
+    await world.pipeline().answer(make_request("hard", earlier=("one", "two")))
+    assert world.embedder.texts == ["hard"]
+    off = World(live=Live(conversation_turns=0))
+    await off.pipeline().answer(make_request("hello", earlier=("one", "two")))
+    assert off.embedder.texts == ["hello"]
+
+
+async def test_turns_are_scored_once_and_remembered_by_content() -> None:
+    world = World()
+    pipeline = world.pipeline()
+    await pipeline.answer(make_request("one"))
+    await pipeline.answer(make_request("two", earlier=("one",)))
+    await pipeline.answer(make_request("three", earlier=("one", "two")))
+    assert world.embedder.texts == ["one", "two", "three"]
+
+
+async def test_a_tool_loop_keeps_the_tier_of_its_turn_and_says_so() -> None:
+    world = World(score=HARD)
+    pipeline = world.pipeline()
+    call = await pipeline.answer(make_request("weather?"))
+    result = await pipeline.answer(make_request("weather?", tool_loop=True))
+    assert call.decision.tier is result.decision.tier is Tier.LARGE
+    assert result.decision.reason is Reason.TOOL_LOOP

@@ -183,3 +183,23 @@ async def test_leaving_cancels_both_signals() -> None:
     with pytest.raises(asyncio.CancelledError):
         await scoring
     await until(lambda: (world.embedder.cancelled, world.assessor.cancelled) == (1, 1))
+
+
+async def test_only_as_many_scores_are_remembered_as_the_settings_say() -> None:
+    world = World()
+    scorer = make_scorer(world, RouterSettings(cache_size=2))
+    for text in ("a", "b", "a", "c", "a", "b"):
+        await scorer.score(text, Live(), 0.65)
+    assert world.embedder.texts == ["a", "b", "c", "b"]
+
+
+async def test_a_score_under_other_settings_or_with_a_fault_is_not_the_same_score() -> None:
+    world = World(score=0.6)
+    world.assessor = FakeAssessor(RuntimeError("down"))
+    scorer = make_scorer(world)
+    await scorer.score("a", Live(), 0.65)
+    await scorer.score("a", Live(), 0.65)
+    assert world.embedder.texts == ["a", "a"], "a score without its rating must be made anew"
+    await scorer.score("a", Live(self_assessment=False), 0.65)
+    await scorer.score("a", Live(self_assessment=False), 0.66)
+    assert len(world.embedder.texts) == 4

@@ -7,11 +7,12 @@ from dataclasses import asdict
 from serve_app.domain import Decision, Json, Kind, Reason, Request, Score, Tier
 from serve_app.errors import NotFound, RequestError
 from serve_app.gateway import openai
-from serve_app.routing import features
+from serve_app.routing import conversation, features
 from serve_app.settings import Settings
 
 AUTO = "auto"
 MAX_SESSION_CHARS = 256
+MAX_EARLIER = 16
 
 
 class Translator:
@@ -49,6 +50,8 @@ class Translator:
             explicit_reason=reason,
             threshold=_threshold(headers),
             debug=headers.get("x-tierwise-debug", "").lower() == "true",
+            earlier=conversation.earlier_turns(engine_body, MAX_EARLIER),
+            tool_loop=conversation.is_tool_loop(engine_body),
             session=headers.get("x-session-id", "")[:MAX_SESSION_CHARS] or None,
         )
 
@@ -62,7 +65,17 @@ class Translator:
         if not text.strip() or (body.get("messages") is None and not body.get("prompt")):
             raise RequestError("prompt: must not be empty.", code="empty_prompt", param="prompt")
         facts = features.from_body(text, body)
-        return Request(id=request_id, kind="chat", body=body, text=text, features=facts, model=AUTO, threshold=_threshold(headers))
+        return Request(
+            id=request_id,
+            kind="chat",
+            body=body,
+            text=text,
+            features=facts,
+            model=AUTO,
+            threshold=_threshold(headers),
+            earlier=conversation.earlier_turns(body, MAX_EARLIER),
+            tool_loop=conversation.is_tool_loop(body),
+        )
 
     def _explicit(self, model: str, headers: Mapping[str, str]) -> tuple[Tier | None, Reason]:
         if model != AUTO:

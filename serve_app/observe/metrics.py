@@ -79,6 +79,7 @@ class Metrics:
         score = decision.score
         if score.value is not None:
             self._backend.observe(SCORES, score.value, {"tier": tier})
+        if score.embed_seconds > 0:  # a remembered score asked nobody
             self._backend.observe(STAGES, score.embed_seconds, {"stage": "embed"})
             self._backend.observe(STAGES, score.assess_seconds, {"stage": "assess"})
 

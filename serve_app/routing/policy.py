@@ -1,7 +1,7 @@
 """The decision: guards, then rules, then the score against the threshold. Pure."""
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serve_app.domain import NO_SCORE, Decision, Features, Mode, Reason, Request, Score, Tier
 
@@ -43,6 +43,14 @@ def decide(policy: Policy, request: Request, score: Score, available: Set[Tier] 
     if score.value >= threshold:
         return _settle(Tier.LARGE, Reason.SCORE_ABOVE, threshold, score, features=request.features, available=available)
     return _settle(Tier.SMALL, Reason.SCORE_BELOW, threshold, score, features=request.features, available=available)
+
+
+def in_conversation(decision: Decision, hardest_before: float | None, available: Set[Tier] = frozenset(Tier)) -> Decision:
+    """Keep the large tier when one of the turns before needed it."""
+    decision = replace(decision, conversation=hardest_before)
+    if decision.tier is Tier.LARGE or hardest_before is None or hardest_before < decision.threshold or Tier.LARGE not in available:
+        return decision
+    return replace(decision, tier=Tier.LARGE, reason=Reason.CONVERSATION)
 
 
 def _settle(tier: Tier, reason: Reason, threshold: float, score: Score, *, features: Features, available: Set[Tier]) -> Decision:
