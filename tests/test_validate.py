@@ -548,7 +548,7 @@ def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
     meminfo.write_text("MemTotal: 16777216 kB\nMemAvailable: 5242880 kB\n")
     report = Report()
     machine.check_memory(parse({"profile": "local"}), report, meminfo)
-    assert report.problems == ["args.fleet.0.memory_gib: the local profile needs 12 GiB, this machine has 5.0 GiB available"]
+    assert report.problems == ["args.fleet.0.memory_gib: the local profile needs 7 GiB, this machine has 5.0 GiB available"]
 
 
 @pytest.mark.parametrize("text", ["MemAvailable: 99999999 kB\n", "MemFree: 1 kB\n", "MemAvailable: much\n"])
