@@ -41,6 +41,7 @@ def wire(settings: Settings, *, router_llm: Application, small: Application, lar
         EmbedderServer,
         name="Embedder",
         max_ongoing_requests=2 * settings.embedder.max_batch_size,
+        max_queued_requests=settings.ingress.max_ongoing_requests,
         ray_actor_options={"num_cpus": settings.embedder.num_cpus},
         logging_config={"enable_access_log": False},
     )
@@ -55,6 +56,8 @@ def wire(settings: Settings, *, router_llm: Application, small: Application, lar
         Ingress,
         name="Ingress",
         max_ongoing_requests=settings.ingress.max_ongoing_requests,
+        max_queued_requests=settings.ingress.max_queued_requests,
+        backpressure_config={"status_code": 429, "retry_after_s": 2.0},
         ray_actor_options={"num_cpus": settings.ingress.num_cpus},
     )
     return ingress.bind(

@@ -114,6 +114,7 @@ class Decision:
     score: Score = NO_SCORE
     mode: Mode = Mode.NORMAL
     features: Features | None = None
+    allowed: tuple[Tier, ...] = (Tier.SMALL, Tier.LARGE)  # by the hard guards
     conversation: float | None = None  # the hardest of the turns before, where they were looked at
 
     @property

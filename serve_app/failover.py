@@ -39,7 +39,7 @@ class Failover:
         self.report(decision.tier, error)
         if not isinstance(error, UpstreamError) or tries > self._settings.retry.most or not self._budget.withdraw():
             return None
-        if decision.tier is Tier.SMALL:
+        if decision.tier is Tier.SMALL and Tier.LARGE in decision.allowed:
             decision = replace(decision, tier=Tier.LARGE, reason=Reason.FALLBACK_ENGINE_ERROR)
         try:
             return self._admitted(decision)
@@ -65,7 +65,7 @@ class Failover:
             return decision
         other = decision.tier.other
         may_switch = other is Tier.LARGE or (self._settings.degraded_answers and decision.reason not in EXPLICIT)
-        if may_switch and self._breakers[other].allows():
+        if may_switch and other in decision.allowed and self._breakers[other].allows():
             reason = Reason.TIER_UNAVAILABLE if other is Tier.LARGE else Reason.DEGRADED
             return replace(decision, tier=other, reason=reason)
         raise NotReady(RESTS, retry_after=self._settings.breaker.open_s)

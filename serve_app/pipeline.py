@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from serve_app import errors
 from serve_app.domain import NO_SCORE, Attempt, Decision, Json, Outcome, Reason, Record, Request, Tier, Usage
 from serve_app.failover import Failover
+from serve_app.guard import Guard
 from serve_app.observe import cost
 from serve_app.ports import Clock, Engines, Ledger, Observer
 from serve_app.routing import conversation, policy
@@ -51,6 +52,7 @@ class Pipeline:
         clock: Clock,
         timeouts: Timeouts,
         failover: Failover,
+        guard: Guard,
         in_force: Callable[[], InForce],
         fingerprint: Callable[[str], str],
     ) -> None:
@@ -62,6 +64,7 @@ class Pipeline:
         self._clock = clock
         self._timeouts = timeouts
         self._failover = failover
+        self._guard = guard
         self._in_force = in_force
         self._fingerprint = fingerprint
 
@@ -88,10 +91,13 @@ class Pipeline:
 
     async def decide(self, request: Request) -> Decision:
         now = self._in_force()
+        threshold = now.policy.effective_threshold(request)
+        verdict = await self._guard.check(request)
+        if verdict.reason is not None and request.explicit_tier is None:
+            return Decision(verdict.tiers[0], verdict.reason, threshold, features=request.features, allowed=verdict.tiers)
         early = policy.decide_early(now.policy, request, self._available())
         if early is not None:
-            return early
-        threshold = now.policy.effective_threshold(request)
+            return replace(early, allowed=verdict.tiers)
         score = await self._scorer.score(request.text, now.live, threshold)
         decision = policy.decide(now.policy, request, score, self._available())
         if decision.reason is Reason.SCORE_BELOW:

@@ -41,6 +41,12 @@ class Engine(Protocol):
         request, `EngineFailed` when it breaks.
         """
 
+    async def count(self, kind: Kind, body: Json) -> int:
+        """The prompt's length in this tier's tokens, template and tools included.
+
+        Raises `EngineRejected` when the engine cannot read the prompt, `EngineFailed` when it does not answer.
+        """
+
     def load(self) -> TierLoad | None:
         """The engine's own queues, or None when unknown or older than 5 s."""
 

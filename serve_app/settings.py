@@ -67,6 +67,7 @@ class EngineSettings(Strict):
     )
     env: dict[str, str] = Field(default_factory=dict, description="Environment variables of the engine's processes.")
     max_ongoing_requests: PositiveInt = Field(default=64, description="Requests that one replica accepts at a time.")
+    max_queued_requests: PositiveInt = Field(default=256, description="Requests that may wait in one ingress for a place; more are a 429.")
     health_check_period_s: Seconds = Field(default=10.0, description="Time between two health checks, in seconds.")
     health_check_timeout_s: Seconds = Field(default=60.0, description="A health check slower than this counts as failed, in seconds.")
     graceful_shutdown_timeout_s: Seconds = Field(
@@ -87,7 +88,18 @@ class EngineSettings(Strict):
         return int(value) if value is not None else None
 
 
+class Supports(Strict):
+    """What a tier's model can do; a request that needs more goes to the other tier, or is refused."""
+
+    tools: bool = Field(default=True, description="Tool calls.")
+    json_schema: bool = Field(default=True, description="Answers held to a JSON schema.")
+    images: bool = Field(default=False, description="Images in messages.")
+    logprobs: bool = Field(default=True, description="Log-probabilities.")
+    max_n: PositiveInt = Field(default=8, description="Choices in one answer.")
+
+
 class TierSettings(EngineSettings):
+    supports: Supports = Field(default_factory=Supports, description="What the model can do.")
     price: TokenPrice = Field(description="Token prices, for the cost of each request.")
 
 
@@ -206,6 +218,7 @@ class NodeShape(Strict):
 class IngressSettings(Strict):
     num_cpus: float = Field(default=1.0, gt=0, description="CPUs that one replica reserves.")
     max_ongoing_requests: PositiveInt = Field(default=256, description="Requests that one replica serves at a time.")
+    max_queued_requests: PositiveInt = Field(default=512, description="Requests that may wait in one proxy for a place; more are a 429.")
 
 
 class Settings(Strict):

@@ -9,13 +9,15 @@ import numpy as np
 
 from serve_app.domain import Attempt, Decision, Features, Json, Kind, Record, Request, Score, SelfAssessment, SignalState, Tier, TierLoad
 from serve_app.failover import Failover
+from serve_app.guard import Guard
 from serve_app.observe.receipt import receipt
 from serve_app.pipeline import InForce, Pipeline
 from serve_app.ports import Clock, Embedding
+from serve_app.routing.guards import TierLimits
 from serve_app.routing.policy import Policy
 from serve_app.routing.score import KIND_LABEL, Calibration, Logistic
 from serve_app.scoring import Scorer
-from serve_app.settings import BreakerSettings, FailureSettings, Live, RetrySettings, RouterSettings, Timeouts, TokenPrice
+from serve_app.settings import BreakerSettings, FailureSettings, Live, RetrySettings, RouterSettings, Supports, Timeouts, TokenPrice
 from serve_app.stream import event
 
 PLAIN_FEATURES = Features(chars=5, turns=1, code=False, math=False, asks_code=False, asks_math=False)
@@ -67,6 +69,8 @@ class FakeEngine:
         self.calls: list[Call] = []
         self.is_ready = True
         self.known_load: TierLoad | None = None
+        self.tokens: int | BaseException = 10
+        self.counted: list[Kind] = []
 
     async def generate(self, kind: Kind, body: Json, *, request_id: str, session: str | None = None) -> AsyncGenerator[str | Json]:
         call = Call(kind, body, request_id, session)
@@ -83,6 +87,12 @@ class FakeEngine:
                     yield step
         finally:
             call.closed = True
+
+    async def count(self, kind: Kind, body: Json) -> int:
+        self.counted.append(kind)
+        if isinstance(self.tokens, BaseException):
+            raise self.tokens
+        return self.tokens
 
     def load(self) -> TierLoad | None:
         return self.known_load
@@ -251,6 +261,7 @@ class World:
         self.observer = FakeObserver()
         self.live = live or Live()
         self.failover = failover(self.clock)
+        self.limits = {tier: TierLimits(4096, Supports(images=True)) for tier in Tier}
         self.timeouts = timeouts or Timeouts(request_s=5.0, first_token_s=5.0, between_tokens_s=5.0)
 
     @property
@@ -271,6 +282,7 @@ class World:
             clock=self.clock,
             timeouts=self.timeouts,
             failover=self.failover,
+            guard=Guard(self.engines, self.limits),
             in_force=self.in_force,
             fingerprint=lambda text: f"hash of {len(text)}",
         )

@@ -126,6 +126,16 @@ class HandleEngine:
             if generator is not None:
                 generator.cancel()
 
+    async def count(self, kind: Kind, body: Json) -> int:
+        try:
+            answer = await self._handle.count.remote(kind, body)
+        except Exception as error:
+            log.warning("counting failed: %s", type(error).__name__)
+            raise EngineFailed("The model did not count the prompt.") from error
+        if "error" in answer:
+            raise engine_error(answer["error"])
+        return int(answer["tokens"])
+
     def load(self) -> TierLoad | None:
         return self._watch.load()
 

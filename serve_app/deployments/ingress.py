@@ -23,13 +23,15 @@ from serve_app.failover import Failover
 from serve_app.gateway import auth
 from serve_app.gateway.app import Gateway, create_app
 from serve_app.gateway.translate import Translator
+from serve_app.guard import Guard
 from serve_app.observe.metrics import Metrics, RayBackend
 from serve_app.pipeline import InForce, Pipeline
 from serve_app.ports import Clock, Engines
+from serve_app.routing.guards import TierLimits
 from serve_app.routing.policy import Policy
 from serve_app.routing.score import Calibration
 from serve_app.scoring import Scorer
-from serve_app.settings import Live, Settings, parse_live
+from serve_app.settings import Live, Settings, TierSettings, parse_live
 
 log = logging.getLogger(__name__)
 REFRESH_S = 1.0
@@ -92,6 +94,7 @@ class Ingress:
             clock=clock,
             timeouts=settings.timeouts,
             failover=self._failover,
+            guard=Guard(engines, {Tier.SMALL: _limits(settings.small), Tier.LARGE: _limits(settings.large)}),
             in_force=lambda: self._in_force,
             fingerprint=Fingerprint(os.environ.get(HASH_KEY_ENV) or secrets.token_hex(16)),
         )
@@ -111,6 +114,10 @@ class Ingress:
         for task in self._tasks:
             if task.done():
                 raise RuntimeError("a background task of the ingress stopped")
+
+
+def _limits(tier: TierSettings) -> TierLimits:
+    return TierLimits(tier.max_model_len, tier.supports)
 
 
 class Fingerprint:

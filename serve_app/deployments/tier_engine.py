@@ -48,6 +48,10 @@ class TierEngine(EngineReplica):
         async for item in self._server.generate(kind, body, request_id):
             yield item
 
+    async def count(self, kind: Kind, body: Json) -> Json:
+        """`{"tokens": int}`, or a refusal as in `generate`. See `ports.Engine.count`."""
+        return await self._server.count(kind, body)  # type: ignore[no-any-return]
+
 
 class RouterLLM(EngineReplica):
     """The self-assessment. Ready when a first rating has been made."""
@@ -68,6 +72,7 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
     """Serve's options of an engine deployment; deployments.yaml may override each."""
     return {
         "max_ongoing_requests": settings.max_ongoing_requests,
+        "max_queued_requests": settings.max_queued_requests,
         "health_check_period_s": settings.health_check_period_s,
         "health_check_timeout_s": settings.health_check_timeout_s,
         "graceful_shutdown_timeout_s": settings.graceful_shutdown_timeout_s,

@@ -14,6 +14,7 @@ from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMConfig, LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
 from vllm import SamplingParams
+from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, TokenizeCompletionRequest
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from serve_app.demo import path as demo_path
@@ -110,6 +111,16 @@ class TierServer(EngineServer):
         async for item in coalesce(method(request), HOLD_S):
             yield item if isinstance(item, str) else item.model_dump(mode="json", exclude_none=True)
 
+    async def count(self, kind: Kind, body: Json) -> Json:
+        """The prompt's tokens by the engine's own renderer, so that template and tools are part of it."""
+        try:
+            request = _tokenize_request(kind, body)
+        except ValidationError as error:
+            return {"error": {"code": 400, "message": _first_problem(error)}}
+        answers = [answer async for answer in self.engine.tokenize(request)]
+        answer = answers[-1].model_dump(mode="json")
+        return {"error": answer["error"]} if answer.get("error") else {"tokens": answer["count"]}
+
 
 class RouterServer(EngineServer):
     """Rates requests. The template and the digits' token ids live here, where the tokenizer is."""
@@ -139,6 +150,13 @@ class RouterServer(EngineServer):
             raise RuntimeError("the router engine gave no log-probabilities")
         logprobs = {token: entry.logprob for token, entry in answers[-1].outputs[0].logprobs[0].items()}
         return self_assessment.read_rating(logprobs, self._digits)
+
+
+def _tokenize_request(kind: Kind, body: Json) -> Any:
+    if kind == "chat":
+        return TokenizeChatRequest(messages=body["messages"], tools=body.get("tools"))
+    prompt = body["prompt"]
+    return TokenizeCompletionRequest(prompt=prompt if isinstance(prompt, str) else max(prompt, key=len))
 
 
 def _only_token(tokenizer: Any, digit: str) -> int:

@@ -44,6 +44,10 @@ class FakeTier:
         finally:
             self._running -= 1
 
+    async def count(self, kind: Kind, body: Json) -> Json:
+        text = body["messages"][-1]["content"] if kind == "chat" else body["prompt"]
+        return {"tokens": len(text.split())}
+
     async def _obey(self, order: str, text: str, body: Json, request_id: str) -> AsyncGenerator[str | Json]:
         if order == "refuse":
             yield {"error": {"code": 400, "message": "temperature: the engine does not like it", "param": "temperature"}}

@@ -1,6 +1,7 @@
 """The OpenAI SDK, unchanged, against the running graph."""
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -168,7 +169,8 @@ def test_plain_completions_work_and_stream(client: openai.OpenAI) -> None:
 def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, "word " * 4000, max_tokens=4)
-    assert "2048" in refused.value.message
+    assert "2048 (small) and 2048 (large)" in refused.value.message
+    assert re.search(r"The prompt has 4\d\d\d tokens and the answer may take 4,", refused.value.message)
     assert "traceback" not in refused.value.message.lower()
 
 

@@ -1,0 +1,65 @@
+"""The hard guards: which tiers may answer at all. Asks a tier to count only when the prompt is near its context length."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from serve_app.domain import Reason, Request, Tier
+from serve_app.errors import RequestError, UpstreamError
+from serve_app.ports import Engines
+from serve_app.routing.guards import Counted, TierLimits, answer_tokens, certainly_fits, lacks, too_long
+
+log = logging.getLogger(__name__)
+COUNT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Tiers that may answer, and the guard that left one out."""
+
+    tiers: tuple[Tier, ...]
+    reason: Reason | None = None
+
+
+class Guard:
+    def __init__(self, engines: Engines, limits: Mapping[Tier, TierLimits]) -> None:
+        self._engines = engines
+        self._limits = limits
+
+    async def check(self, request: Request) -> Verdict:
+        """Raises `RequestError` when no tier, or not the tier that was asked for, can do what the request needs."""
+        able = self._able(request)
+        fitting = await self._fitting(request, able)
+        if len(fitting) < len(able):
+            return Verdict(fitting, Reason.GUARD_CONTEXT)
+        return Verdict(able, Reason.GUARD_CAPABILITY if len(able) < len(Tier) else None)
+
+    def _able(self, request: Request) -> tuple[Tier, ...]:
+        missing = {tier: lacks(request.body, request.features, self._limits[tier].supports) for tier in Tier}
+        able = tuple(tier for tier, what in missing.items() if not what)
+        named = request.explicit_tier
+        if named is not None and named not in able:
+            raise RequestError(f"The {named.value} tier does not support {' or '.join(missing[named])}.", code="unsupported")
+        if not able:
+            raise RequestError(f"No tier supports {' or '.join(missing[Tier.LARGE])}.", code="unsupported")
+        return able
+
+    async def _fitting(self, request: Request, able: tuple[Tier, ...]) -> tuple[Tier, ...]:
+        near = [tier for tier in able if not certainly_fits(request.body, self._limits[tier].context)]
+        counts = await asyncio.gather(*(self._count(tier, request) for tier in near))
+        counted = {tier: count for tier, count in zip(near, counts, strict=True) if count is not None}
+        fitting = tuple(tier for tier in able if tier not in counted or counted[tier].fits(self._limits[tier].context))
+        if not fitting or (request.explicit_tier is not None and request.explicit_tier not in fitting):
+            raise RequestError(too_long(counted, self._limits), code="context_length_exceeded", param="messages")
+        return fitting
+
+    async def _count(self, tier: Tier, request: Request) -> Counted | None:
+        """None when the tier cannot say: the engine will refuse what is too long."""
+        try:
+            async with asyncio.timeout(COUNT_S):
+                tokens = await self._engines[tier].count(request.kind, dict(request.body))
+        except (UpstreamError, TimeoutError) as error:
+            log.warning("the %s tier did not count a prompt: %s", tier.value, type(error).__name__)
+            return None
+        return Counted(tokens, answer_tokens(request.body))
