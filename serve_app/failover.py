@@ -1,16 +1,24 @@
 """Which tier is asked next when one fails or rests. Owns the tiers' breakers and the retry budget of one ingress replica."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from serve_app.domain import Decision, Reason, Tier
 from serve_app.errors import NotReady, RequestError, UpstreamError
 from serve_app.ports import Clock
-from serve_app.resilience import Breaker, BreakerState, RetryBudget, backoff
+from serve_app.resilience import Breaker, BreakerState, RetryBudget, Ticket, backoff
 from serve_app.settings import FailureSettings
 
 EXPLICIT = (Reason.EXPLICIT_MODEL, Reason.EXPLICIT_TIER)
 RESTS = "The model is recovering from a failure."
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A decision whose tier may be asked now, and the breaker's ticket for that call."""
+
+    decision: Decision
+    ticket: Ticket
 
 
 class Failover:
@@ -25,50 +33,53 @@ class Failover:
     def states(self) -> dict[Tier, BreakerState]:
         return {tier: breaker.state for tier, breaker in self._breakers.items()}
 
-    def begin(self, decision: Decision) -> Decision:
+    def begin(self, decision: Decision) -> Admission:
         """The decision, or the other tier's when the chosen one rests. Raises `NotReady` when nobody may be asked."""
         self._budget.deposit()
-        return self._admitted(decision)
+        admission = self._admitted(decision)
+        if admission is None:
+            raise NotReady(RESTS, retry_after=self._settings.breaker.open_s)
+        return admission
 
-    def after(self, decision: Decision, error: BaseException, tries: int) -> Decision | None:
+    def after(self, failed: Admission, error: BaseException, tries: int) -> Admission | None:
         """What to try after `error` before the first byte, the `tries`-th failure of this request; None when nothing is.
 
-        Only faults of an engine are tried again: a client's mistake would be refused again, and
-        a full queue must not be filled twice.
+        Only faults of an engine are tried again: a client's mistake would be refused again, and a full queue must not be filled
+        twice. Does not `report` the failure.
         """
-        self.report(decision.tier, error)
-        if not isinstance(error, UpstreamError) or tries > self._settings.retry.most or not self._budget.withdraw():
+        if not isinstance(error, UpstreamError) or tries > self._settings.retry.most or not self._budget.has_one():
             return None
+        decision = failed.decision
         if decision.tier is Tier.SMALL and Tier.LARGE in decision.allowed:
             decision = replace(decision, tier=Tier.LARGE, reason=Reason.FALLBACK_ENGINE_ERROR)
-        try:
-            return self._admitted(decision)
-        except NotReady:
-            return None  # the client is told of the fault, not of the breaker
+        admission = self._admitted(decision)
+        if admission is not None:
+            self._budget.withdraw()
+        return admission
 
-    def report(self, tier: Tier, error: BaseException | None) -> None:
-        """Tell the tier's breaker how a call ended."""
-        breaker = self._breakers[tier]
+    def report(self, admission: Admission, error: BaseException | None) -> None:
+        """Tell the tier's breaker how a call went: None once its first token is there, or what broke it."""
+        breaker = self._breakers[admission.decision.tier]
         if error is None:
-            breaker.succeeded()
+            breaker.succeeded(admission.ticket)
         elif isinstance(error, Exception) and not isinstance(error, RequestError) and not _is_backpressure(error):
-            breaker.failed()
+            breaker.failed(admission.ticket)
         else:
-            breaker.abandoned()
+            breaker.abandoned(admission.ticket)
 
     def pause(self, tries: int) -> float:
         """Seconds to wait before the next try."""
         return backoff(tries - 1, self._settings.retry, self._chance())
 
-    def _admitted(self, decision: Decision) -> Decision:
-        if self._breakers[decision.tier].allows():
-            return decision
+    def _admitted(self, decision: Decision) -> Admission | None:
+        if (ticket := self._breakers[decision.tier].admit()) is not None:
+            return Admission(decision, ticket)
         other = decision.tier.other
         may_switch = other is Tier.LARGE or (self._settings.degraded_answers and decision.reason not in EXPLICIT)
-        if may_switch and other in decision.allowed and self._breakers[other].allows():
-            reason = Reason.TIER_UNAVAILABLE if other is Tier.LARGE else Reason.DEGRADED
-            return replace(decision, tier=other, reason=reason)
-        raise NotReady(RESTS, retry_after=self._settings.breaker.open_s)
+        if not may_switch or other not in decision.allowed or (ticket := self._breakers[other].admit()) is None:
+            return None
+        reason = Reason.TIER_UNAVAILABLE if other is Tier.LARGE else Reason.DEGRADED
+        return Admission(replace(decision, tier=other, reason=reason), ticket)
 
 
 def _is_backpressure(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from serve_app import errors
 from serve_app.domain import NO_SCORE, Attempt, Decision, Json, Outcome, Reason, Record, Request, Tier, Usage
-from serve_app.failover import Failover
+from serve_app.failover import Admission, Failover
 from serve_app.guard import Guard
 from serve_app.observe import cost
 from serve_app.ports import Clock, Engines, Ledger, Observer
@@ -16,6 +16,7 @@ from serve_app.scoring import Scorer
 from serve_app.settings import Live, Timeouts, TokenPrice
 from serve_app.stream import BROKEN_STREAM, EventStream, raise_if_error, summary, usage_of
 
+OF_THE_TURN = (Reason.SCORE_ABOVE, Reason.SCORE_BELOW, Reason.CONVERSATION)
 log = logging.getLogger(__name__)
 
 
@@ -103,7 +104,7 @@ class Pipeline:
         if decision.reason is Reason.SCORE_BELOW:
             before = await self._hardest_before(request, now.live, threshold)
             decision = policy.in_conversation(decision, before, self._available())
-        return replace(decision, reason=Reason.TOOL_LOOP) if request.tool_loop else decision
+        return replace(decision, reason=Reason.TOOL_LOOP) if request.tool_loop and decision.reason in OF_THE_TURN else decision
 
     async def _hardest_before(self, request: Request, live: Live, threshold: float) -> float | None:
         """The hardest of the turns that still count; code and mathematics need no model."""
@@ -125,25 +126,28 @@ class Pipeline:
 
     async def _first_event(self, trip: "_Trip") -> tuple[AsyncGenerator[str | Json], str | Json]:
         """Start the chosen tier, and what `failover` names after a fault. After the first byte nothing is tried again."""
-        trip.decision = self._failover.begin(trip.decision)
+        trip.admit(self._failover.begin(trip.decision))
         while True:
             generation = self._start(trip, trip.decision.tier)
             try:
                 first = await self._next(generation, self._first_s(trip))
                 raise_if_error(first)
+                self._failover.report(trip.admission, None)
                 return generation, first
             except BaseException as error:
                 await generation.aclose()
                 self._close_attempt(trip, _outcome_of(error), error.message if isinstance(error, errors.TierwiseError) else None)
-                again = self._failover.after(trip.decision, error, len(trip.attempts))
-                if again is None or self._left(trip) <= 0:
+                self._failover.report(trip.admission, error)
+                again = self._failover.after(trip.admission, error, len(trip.attempts)) if self._left(trip) > 0 else None
+                if again is None:
                     raise
             await self._retry(trip, again)
 
-    async def _retry(self, trip: "_Trip", again: Decision) -> None:
+    async def _retry(self, trip: "_Trip", again: Admission) -> None:
         """Another tier is asked at once, the same one after a pause."""
-        self._observer.retried(again.tier)
-        same, trip.decision = again.tier is trip.decision.tier, again
+        self._observer.retried(again.decision.tier)
+        same = again.decision.tier is trip.decision.tier
+        trip.admit(again)
         if same:
             await asyncio.sleep(self._failover.pause(len(trip.attempts)))
 
@@ -177,7 +181,6 @@ class Pipeline:
 
     async def _plain(self, trip: "_Trip", body: Json, generation: AsyncGenerator[str | Json]) -> Answer:
         trip.attempt = replace(trip.attempt, usage=usage_of(body))
-        self._failover.report(trip.attempt.tier, None)
         self._close_attempt(trip, Outcome.OK)
         record = self._finish(trip, Outcome.OK)
         await generation.aclose()
@@ -192,7 +195,6 @@ class Pipeline:
         events = self._event_stream(trip)
         trip.attempt = replace(trip.attempt, first_token=self._elapsed(trip))
         outcome, message = Outcome.CANCELLED, None
-        fault: BaseException | None = asyncio.CancelledError()
         chunk: str | Json = first
         try:
             yield ""
@@ -202,12 +204,12 @@ class Pipeline:
                 if not events.done:
                     chunk = await self._next(generation, min(self._left(trip), self._timeouts.between_tokens_s))
             events.check()
-            outcome, fault = Outcome.OK, None
+            outcome = Outcome.OK
         except Exception as error:  # noqa: BLE001 - the status went out: whatever broke is told in an error event, and recorded
-            outcome, message, fault = _outcome_of(error), _told(error), error
+            outcome, message = _outcome_of(error), _told(error)
+            self._failover.report(trip.admission, error)
         finally:
             await generation.aclose()
-            self._failover.report(trip.attempt.tier, fault)
             trip.attempt = replace(trip.attempt, usage=events.usage())
             self._close_attempt(trip, outcome, message)
             record = self._finish(trip, outcome)
@@ -247,8 +249,12 @@ class _Trip:
         self.created = created
         self.started = started
         self.overhead = overhead
+        self.admission: Admission
         self.attempt: Attempt
         self.attempts: tuple[Attempt, ...] = ()
+
+    def admit(self, admission: Admission) -> None:
+        self.admission, self.decision = admission, admission.decision
 
     def record(self, outcome: Outcome, elapsed: float, prices: Mapping[Tier, TokenPrice], fingerprint: Callable[[str], str]) -> Record:
         request = self.request

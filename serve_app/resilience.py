@@ -1,6 +1,7 @@
 """When to stop asking a tier that is broken, and when another try is affordable. No I/O; time and chance are arguments."""
 
 from collections import deque
+from dataclasses import dataclass
 from enum import StrEnum
 
 from serve_app.ports import Clock
@@ -11,6 +12,15 @@ class BreakerState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One admitted call. What it tells counts only in the `epoch` in which it was admitted: a call that began before
+    the breaker opened says nothing of the tier's health after it."""
+
+    epoch: int
+    probe: bool = False
 
 
 class Breaker:
@@ -27,6 +37,7 @@ class Breaker:
         self._outcomes: deque[tuple[float, bool]] = deque(maxlen=settings.max_calls)
         self._opened: float | None = None
         self._probing: float | None = None
+        self._epoch = 0
 
     @property
     def state(self) -> BreakerState:
@@ -35,36 +46,42 @@ class Breaker:
         rested = self._clock.monotonic() - self._opened >= self._settings.open_s
         return BreakerState.HALF_OPEN if rested else BreakerState.OPEN
 
-    def allows(self) -> bool:
-        """Whether a call may be made now. In half-open state the first caller gets the probe, the others wait for it."""
+    def admit(self) -> Ticket | None:
+        """A ticket for a call, or None. In half-open state one call at a time gets it, as the probe."""
         if self.state is BreakerState.CLOSED:
-            return True
-        if self.state is BreakerState.OPEN:
-            return False
+            return Ticket(self._epoch)
         now = self._clock.monotonic()
-        if self._probing is not None and now - self._probing < self._settings.open_s:
-            return False
+        busy = self._probing is not None and now - self._probing < self._settings.open_s
+        if self.state is BreakerState.OPEN or busy:
+            return None
         self._probing = now
-        return True
+        self._epoch += 1
+        return Ticket(self._epoch, probe=True)
 
-    def succeeded(self) -> None:
-        if self._opened is not None:
-            self._opened = self._probing = None
-            self._outcomes.clear()
+    def succeeded(self, ticket: Ticket) -> None:
+        if ticket.epoch != self._epoch:
+            return
+        if ticket.probe:
+            self._become(None)
         self._outcomes.append((self._clock.monotonic(), True))
 
-    def failed(self) -> None:
+    def failed(self, ticket: Ticket) -> None:
+        if ticket.epoch != self._epoch:
+            return
         now = self._clock.monotonic()
         self._outcomes.append((now, False))
-        if self._opened is not None:
-            if self.state is BreakerState.HALF_OPEN:
-                self._opened, self._probing = now, None
-        elif self._broken(now):
-            self._opened = now
+        if ticket.probe or (self._opened is None and self._broken(now)):
+            self._become(now)
 
-    def abandoned(self) -> None:
-        """A call ended without saying anything of the tier's health: a probe's place is free again."""
-        self._probing = None
+    def abandoned(self, ticket: Ticket) -> None:
+        """A call ended without saying anything of the tier's health; a probe's place is free again."""
+        if ticket.probe and ticket.epoch == self._epoch:
+            self._probing = None
+
+    def _become(self, opened: float | None) -> None:
+        self._opened, self._probing = opened, None
+        self._epoch += 1
+        self._outcomes.clear()
 
     def _broken(self, now: float) -> bool:
         recent = [ok for at, ok in self._outcomes if now - at <= self._settings.window_s]
@@ -87,9 +104,12 @@ class RetryBudget:
     def deposit(self) -> None:
         self._tokens = min(self._reserve, self._tokens + self._share)
 
+    def has_one(self) -> bool:
+        return self._tokens >= 1.0
+
     def withdraw(self) -> bool:
         """Take a retry; False when there is none."""
-        if self._tokens < 1.0:
+        if not self.has_one():
             return False
         self._tokens -= 1.0
         return True

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from serve_app.domain import Decision, Reason, Tier
 from serve_app.errors import EngineFailed, EngineRejected, EngineTimeout, NotReady, Overloaded
 from serve_app.failover import Failover
-from serve_app.resilience import Breaker, BreakerState, RetryBudget, backoff
+from serve_app.resilience import Breaker, BreakerState, RetryBudget, Ticket, backoff
 from serve_app.settings import BreakerSettings, RetrySettings
 from tests.fakes import FakeClock, failover
 
@@ -18,41 +18,48 @@ LARGE = Decision(Tier.LARGE, Reason.SCORE_ABOVE, 0.65)
 FAULT = EngineFailed("broken")
 
 
-def opened(clock: FakeClock, **settings: float) -> Breaker:
-    breaker = Breaker(BreakerSettings(failures=3, open_s=10.0, **settings), clock)
-    for _ in range(3):
-        breaker.failed()
+def call(breaker: Breaker) -> Ticket:
+    ticket = breaker.admit()
+    assert ticket is not None
+    return ticket
+
+
+def fail(breaker: Breaker, times: int) -> None:
+    for _ in range(times):
+        breaker.failed(call(breaker))
+
+
+def opened(clock: FakeClock) -> Breaker:
+    breaker = Breaker(BreakerSettings(failures=3, open_s=10.0), clock)
+    fail(breaker, 3)
+    assert breaker.state is BreakerState.OPEN
     return breaker
 
 
 def test_a_breaker_opens_after_enough_failures_and_rests() -> None:
-    clock = FakeClock()
-    breaker = Breaker(BreakerSettings(failures=3, open_s=10.0), clock)
-    breaker.failed()
-    breaker.failed()
-    assert (breaker.state, breaker.allows()) == (BreakerState.CLOSED, True)
-    breaker.failed()
-    assert (breaker.state, breaker.allows()) == (BreakerState.OPEN, False)
+    breaker = Breaker(BreakerSettings(failures=3, open_s=10.0), FakeClock())
+    fail(breaker, 2)
+    assert breaker.state is BreakerState.CLOSED
+    fail(breaker, 1)
+    assert (breaker.state, breaker.admit()) == (BreakerState.OPEN, None)
 
 
 def test_a_few_failures_among_many_successes_do_not_open_it() -> None:
     breaker = Breaker(BreakerSettings(failures=3, ratio=0.5), FakeClock())
     for _ in range(7):
-        breaker.succeeded()
-    for _ in range(6):
-        breaker.failed()
+        breaker.succeeded(call(breaker))
+    fail(breaker, 6)
     assert breaker.state is BreakerState.CLOSED
-    breaker.failed()
+    fail(breaker, 1)
     assert breaker.state is BreakerState.OPEN
 
 
 def test_failures_of_long_ago_are_forgotten() -> None:
     clock = FakeClock()
     breaker = Breaker(BreakerSettings(failures=3, window_s=30.0), clock)
-    breaker.failed()
-    breaker.failed()
+    fail(breaker, 2)
     clock.advance(31)
-    breaker.failed()
+    fail(breaker, 1)
     assert breaker.state is BreakerState.CLOSED
 
 
@@ -61,40 +68,58 @@ def test_after_its_rest_one_probe_decides() -> None:
     breaker = opened(clock)
     clock.advance(10)
     assert breaker.state is BreakerState.HALF_OPEN
-    assert [breaker.allows(), breaker.allows()] == [True, False]
-    breaker.succeeded()
-    assert [breaker.state, breaker.allows(), breaker.allows()] == [BreakerState.CLOSED, True, True]
+    probe = call(breaker)
+    assert breaker.admit() is None
+    breaker.succeeded(probe)
+    assert breaker.state is BreakerState.CLOSED
+    assert [breaker.admit() is None for _ in range(3)] == [False] * 3
 
 
 def test_a_failed_probe_opens_it_anew() -> None:
     clock = FakeClock()
     breaker = opened(clock)
     clock.advance(10)
-    assert breaker.allows()
-    breaker.failed()
+    breaker.failed(call(breaker))
     assert breaker.state is BreakerState.OPEN
     clock.advance(9.9)
-    assert not breaker.allows()
+    assert breaker.admit() is None
     clock.advance(0.1)
-    assert breaker.allows()
+    assert breaker.admit() is not None
+
+
+def test_calls_from_before_it_opened_neither_close_nor_open_it() -> None:
+    clock = FakeClock()
+    breaker = Breaker(BreakerSettings(failures=3, open_s=10.0), clock)
+    stragglers = [call(breaker) for _ in range(3)]
+    fail(breaker, 3)
+    breaker.succeeded(stragglers[0])
+    assert breaker.state is BreakerState.OPEN
+    clock.advance(10)
+    probe = call(breaker)
+    breaker.failed(stragglers[1])
+    breaker.abandoned(stragglers[2])
+    assert breaker.admit() is None, "a straggler must not free the probe's place"
+    breaker.succeeded(probe)
+    assert breaker.state is BreakerState.CLOSED
 
 
 def test_a_probe_whose_client_left_gives_its_place_to_the_next() -> None:
     clock = FakeClock()
     breaker = opened(clock)
     clock.advance(10)
-    assert breaker.allows()
-    breaker.abandoned()
-    assert breaker.allows()
+    breaker.abandoned(call(breaker))
+    assert breaker.admit() is not None
 
 
 def test_a_probe_that_never_ends_does_not_lock_the_tier_out() -> None:
     clock = FakeClock()
     breaker = opened(clock)
     clock.advance(10)
-    assert breaker.allows()
+    lost = call(breaker)
     clock.advance(10)
-    assert breaker.allows()
+    breaker.succeeded(call(breaker))
+    breaker.failed(lost)
+    assert breaker.state is BreakerState.CLOSED
 
 
 @given(st.lists(st.booleans(), max_size=300))
@@ -122,56 +147,74 @@ def test_a_pause_is_jittered_doubling_and_capped(retry: int, chance: float) -> N
     assert 0 <= backoff(retry, settings, chance) <= min(2.0, 0.1 * 2**retry)
 
 
+def after(policy: Failover, decision: Decision, error: BaseException, tries: int = 1) -> Decision | None:
+    """What is tried after one failed call of `decision`."""
+    admission = policy.begin(decision)
+    policy.report(admission, error)
+    again = policy.after(admission, error, tries)
+    return None if again is None else again.decision
+
+
 def test_a_broken_small_tier_is_followed_by_the_large_one() -> None:
-    again = failover(FakeClock()).after(SMALL, FAULT, 1)
+    again = after(failover(FakeClock()), SMALL, FAULT)
     assert again is not None
     assert (again.tier, again.reason) == (Tier.LARGE, Reason.FALLBACK_ENGINE_ERROR)
 
 
 def test_a_broken_large_tier_is_asked_again_and_never_replaced_by_the_small_one() -> None:
-    again = failover(FakeClock()).after(LARGE, FAULT, 1)
-    assert again == LARGE
+    assert after(failover(FakeClock()), LARGE, FAULT) == LARGE
 
 
 @pytest.mark.parametrize("error", [EngineRejected("no"), Overloaded("full"), asyncio.CancelledError(), ValueError("bug")])
 def test_only_faults_of_an_engine_are_tried_again(error: BaseException) -> None:
-    assert failover(FakeClock()).after(SMALL, error, 1) is None
+    assert after(failover(FakeClock()), SMALL, error) is None
 
 
 def test_tries_end_with_the_settings_and_with_the_budget() -> None:
     policy = failover(FakeClock(), most=2, failures=1000)
-    assert [policy.after(LARGE, FAULT, tries) is None for tries in (1, 2, 3)] == [False, False, True]
+    assert [after(policy, LARGE, FAULT, tries) is None for tries in (1, 2, 3)] == [False, False, True]
     exhausted = failover(FakeClock(), failures=1000)
-    assert [exhausted.after(LARGE, FAULT, 1) is None for _ in range(11)] == [False] * 10 + [True]
+    admission = exhausted.begin(LARGE)
+    assert [exhausted.after(admission, FAULT, 1) is None for _ in range(11)] == [False] * 10 + [True]
 
 
-def rest(policy: Failover, tier: Tier) -> None:
+def test_a_retry_that_nobody_may_serve_costs_no_budget() -> None:
+    policy = failover(FakeClock(), failures=1)
+    admission = policy.begin(LARGE)
+    policy.report(admission, FAULT)
+    assert [policy.after(admission, FAULT, 1) for _ in range(50)] == [None] * 50
+    small = policy.begin(SMALL)
+    assert small.decision.tier is Tier.SMALL
+    assert policy._budget.has_one()
+
+
+def rest(policy: Failover, decision: Decision) -> None:
     for _ in range(5):
-        policy.report(tier, FAULT)
+        policy.report(policy.begin(decision), FAULT)
 
 
 def test_a_resting_small_tier_is_passed_over_marked() -> None:
     policy = failover(FakeClock())
-    rest(policy, Tier.SMALL)
-    begun = policy.begin(SMALL)
+    rest(policy, SMALL)
+    begun = policy.begin(SMALL).decision
     assert (begun.tier, begun.reason) == (Tier.LARGE, Reason.TIER_UNAVAILABLE)
     assert policy.states() == {Tier.SMALL: BreakerState.OPEN, Tier.LARGE: BreakerState.CLOSED}
 
 
 def test_a_resting_large_tier_is_a_503_unless_degraded_answers_are_allowed() -> None:
     strict, lenient = failover(FakeClock()), failover(FakeClock(), degraded=True)
-    rest(strict, Tier.LARGE)
-    rest(lenient, Tier.LARGE)
+    rest(strict, LARGE)
+    rest(lenient, LARGE)
     with pytest.raises(NotReady) as refused:
         strict.begin(LARGE)
     assert refused.value.retry_after == 10.0
-    begun = lenient.begin(LARGE)
+    begun = lenient.begin(LARGE).decision
     assert (begun.tier, begun.reason) == (Tier.SMALL, Reason.DEGRADED)
 
 
 def test_an_explicit_large_request_is_never_degraded() -> None:
     policy = failover(FakeClock(), degraded=True)
-    rest(policy, Tier.LARGE)
+    rest(policy, LARGE)
     with pytest.raises(NotReady):
         policy.begin(Decision(Tier.LARGE, Reason.EXPLICIT_MODEL, 0.65))
 
@@ -180,12 +223,12 @@ def test_an_explicit_large_request_is_never_degraded() -> None:
 def test_client_errors_and_backpressure_never_open_a_breaker(error: BaseException) -> None:
     policy = failover(FakeClock())
     for _ in range(50):
-        policy.report(Tier.SMALL, error)
+        policy.report(policy.begin(SMALL), error)
     assert policy.states()[Tier.SMALL] is BreakerState.CLOSED
 
 
 def test_timeouts_open_a_breaker() -> None:
     policy = failover(FakeClock())
     for _ in range(5):
-        policy.report(Tier.SMALL, EngineTimeout("late"))
+        policy.report(policy.begin(SMALL), EngineTimeout("late"))
     assert policy.states()[Tier.SMALL] is BreakerState.OPEN
