@@ -74,7 +74,10 @@ def _row(line: str, number: int) -> Json:
     if not asked or "id" not in row:
         raise RequestError(f"line {number}: needs id and prompt or messages")
     try:
+        json.dumps(asked, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
         openai.check(openai.RouteBody, asked)
+    except UnicodeEncodeError:
+        raise RequestError(f"line {number}: not valid Unicode") from None
     except RequestError as error:
         raise RequestError(f"line {number}: {error.message}") from None
     return {"id": row["id"], **asked}

@@ -31,7 +31,7 @@ def status(url: str, api_key: str = "") -> Json:
         answer.raise_for_status()
     except httpx.HTTPStatusError as error:
         raise TierwiseError(f"{url}: answered {error.response.status_code}") from None
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TierwiseError(f"{url}: {type(error).__name__}: is tierwise running?") from None
     body: Json = answer.json()
     return body

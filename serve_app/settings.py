@@ -117,6 +117,9 @@ class EmbedderSettings(Strict):
 class RouterSettings(Strict):
     """How a request is scored."""
 
+    calibration: str = Field(
+        default="builtin", description="The calibration artefact: `builtin`, or a file made by `tierwise calibrate`, present on every node."
+    )
     max_chars: PositiveInt = Field(default=2048, description="Characters of the prompt that are scored.")
     embed_deadline_s: Seconds = Field(default=1.0, description="The embedding must come within this, in seconds.")
     assess_deadline_s: Seconds = Field(default=0.25, description="The router LLM's rating must come within this, in seconds.")
@@ -200,7 +203,6 @@ class Live(Strict):
         default=3,
         description="Easy user turns in a row after which a conversation may drop to the small tier; 0 looks at the last turn only.",
     )
-    calibration: str = Field(default="builtin", description="Which calibration artefact is in force.")
 
 
 class NodeShape(Strict):

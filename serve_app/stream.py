@@ -1,7 +1,7 @@
 """Server-sent events between an engine and a client. Pure: strings in, strings out.
 
-The engine is always asked for usage in every chunk, so that the count is exact when a client leaves. Clients that did not
-ask must not see it. Parsing and writing each chunk anew would cost more than everything else on the path, so that the usage
+The engine is always asked for usage in every chunk, so that what reached us is counted when a client leaves. Clients that did
+not ask must not see it. Parsing and writing each chunk anew would cost more than everything else on the path, so that the usage
 is cut out of the text: inside a JSON string a quote is always escaped, so that `"usage":` can only be the key itself.
 """
 
@@ -21,6 +21,7 @@ _CHOICE = re.compile(r'"choices":\[\{"index":(\d+)')
 _ERROR = '{"error"'
 _FINISHED = '"finish_reason":"'
 _NO_CHOICES = '"choices":[]'
+UNREADABLE = "The model's engine cannot read this request: a message or field has a form that it does not know."
 BROKEN_STREAM = "The model's answer broke off."
 
 
@@ -66,9 +67,14 @@ def engine_error(error: Mapping[str, Any]) -> EngineRejected | EngineFailed:
     """The engine's own error as one of ours: its validation messages are for the client, its failures are not."""
     code = str(error.get("code") or "")
     if code.isdigit() and int(code) < 500:
-        return EngineRejected(str(error.get("message", "The model refused the request.")), param=error.get("param"))
+        return EngineRejected(_for_client(str(error.get("message") or "The model refused the request.")), param=error.get("param"))
     log.warning("engine error: %s", error.get("message"))
     return EngineFailed("The model failed to answer.")
+
+
+def _for_client(message: str) -> str:
+    """An engine's sentence, but not the report of its validator, which names classes that no client knows."""
+    return UNREADABLE if "validation error" in message else message.splitlines()[0]
 
 
 def raise_if_error(first: str | Json) -> None:

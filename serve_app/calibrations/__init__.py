@@ -1,10 +1,23 @@
 """The calibration artefacts that ship with the package."""
 
 from importlib.resources import files
+from pathlib import Path
 
+from serve_app.errors import CalibrationError
 from serve_app.routing.score import Calibration, load
 
 BUILTIN = "builtin.npz"
+
+
+def named(name: str, embedder: str | None = None) -> Calibration:
+    """`builtin` or a file. Raises `CalibrationError` when it cannot be used with `embedder`."""
+    if name == "builtin":
+        return builtin(embedder)
+    try:
+        data = Path(name).read_bytes()
+    except OSError as error:
+        raise CalibrationError(f"{name}: cannot be read ({error.strerror})") from error
+    return load(data, embedder)
 
 
 def builtin(embedder: str | None = None) -> Calibration:

@@ -153,6 +153,7 @@ class HandleLedger:
         self._batch = batch
         self._on_drop = on_drop
         self._news = asyncio.Event()
+        self._sending = asyncio.Lock()
 
     def record(self, record: Record) -> None:
         if len(self._waiting) >= self._queue:
@@ -184,13 +185,20 @@ class HandleLedger:
         while True:
             await self._news.wait()
             self._news.clear()
+            if not await self.flush():
+                await asyncio.sleep(RETRY_S)
+                self._news.set()
+
+    async def flush(self) -> bool:
+        """Send everything that waits; False when the ledger did not take it, and it waits on."""
+        async with self._sending:  # the last flush of a leaving replica may meet one that still runs
             while self._waiting:
                 batch = [self._waiting[i] for i in range(min(self._batch, len(self._waiting)))]
-                if await self._sent(batch):
-                    for _ in batch:
-                        self._waiting.popleft()
-                else:
-                    await asyncio.sleep(RETRY_S)
+                if not await self._sent(batch):
+                    return False
+                for _ in batch:
+                    self._waiting.popleft()
+        return True
 
     async def _sent(self, batch: list[Record]) -> bool:
         try:

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.calibrations import builtin
+from serve_app.calibrations import named
 from serve_app.deployments.clients import HandleAssessor, HandleEmbedder, HandleEngine, HandleLedger, ReplicaWatch, SystemClock
 from serve_app.domain import Json, Tier
 from serve_app.embedding import identity
@@ -47,7 +47,7 @@ class Ingress:
         self, settings: Settings, *, embedder: Handle, router_llm: Handle, small: Handle, large: Handle, ledger: Handle
     ) -> None:
         self._settings = settings
-        self._calibration = builtin(identity(settings.embedder))
+        self._calibration = named(settings.router.calibration, identity(settings.embedder))
         self._in_force = in_force(settings.live, self._calibration)
         clock = SystemClock()
         self._failover = Failover(settings.failures, clock, random.random)
@@ -58,7 +58,7 @@ class Ingress:
             Tier.SMALL: HandleEngine(settings.small.model.id, small, watches["small"]),
             Tier.LARGE: HandleEngine(settings.large.model.id, large, watches["large"]),
         }
-        records = HandleLedger(ledger, queue=settings.ledger.queue, batch=settings.ledger.batch, on_drop=metrics.dropped)
+        records = self._records = HandleLedger(ledger, queue=settings.ledger.queue, batch=settings.ledger.batch, on_drop=metrics.dropped)
         scorer = Scorer(
             embedder=HandleEmbedder(embedder),
             assessor=HandleAssessor(router_llm),
@@ -108,6 +108,10 @@ class Ingress:
             self._in_force = in_force(parse_live(self._settings.live, user_config), self._calibration)
         except SettingsError as error:
             log.error("user_config refused, the old one stays in force: %s", "; ".join(error.problems))
+
+    async def __del__(self) -> None:
+        """A leaving replica hands over the records that are still on their way."""
+        await self._records.flush()
 
     async def check_health(self) -> None:
         """Serve replaces a replica whose background tasks have died."""

@@ -5,6 +5,7 @@ stands in this module only, and `tests/vllm/test_contract.py` holds it against t
 """
 
 import itertools
+import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +16,7 @@ from ray.serve.llm import LLMConfig, LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
 from vllm import SamplingParams
 from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, TokenizeCompletionRequest
+from vllm.exceptions import VLLMClientError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from serve_app.demo import path as demo_path
@@ -24,6 +26,9 @@ from serve_app.routing import self_assessment
 from serve_app.settings import EngineSettings
 
 HOLD_S = 0.025
+FIELD = re.compile(r"[a-z_]+")
+# What a body that the engine cannot read raises while its request is made: the client's fault, never the engine's.
+MALFORMED = (ValidationError, VLLMClientError, ValueError, TypeError)
 REQUEST_MODELS = {"chat": ChatCompletionRequest, "completion": CompletionRequest}
 
 
@@ -61,6 +66,8 @@ class CountingEngine(VLLMEngine):  # type: ignore[misc]
             # Nothing to download: the task that would do it imports vLLM once more on every node.
             self.llm_config.get_or_create_callback().ctx.run_init_node = False
         await super().start()
+        # vLLM 0.29 keeps its tokenizer service under a name that Ray 2.60 does not look for.
+        self._oai_serving_tokenization: Any = self._app_state.serving_tokenization
 
     def _has_local_model(self) -> bool:
         return Path(self.llm_config.get_engine_config().actual_hf_model_id).is_dir()
@@ -104,8 +111,8 @@ class TierServer(EngineServer):
         """Yield SSE strings (`stream`) or one dict. A refusal by the engine is one dict `{"error": {...}}`."""
         try:
             request = REQUEST_MODELS[kind](**body, request_id=request_id)
-        except ValidationError as error:
-            yield {"error": {"code": 400, "message": _first_problem(error)}}
+        except MALFORMED as error:
+            yield {"error": {"code": 400, "message": _problem(error)}}
             return
         method = self.engine.chat if kind == "chat" else self.engine.completions
         async for item in coalesce(method(request), HOLD_S):
@@ -115,8 +122,8 @@ class TierServer(EngineServer):
         """The prompt's tokens by the engine's own renderer, so that template and tools are part of it."""
         try:
             request = _tokenize_request(kind, body)
-        except ValidationError as error:
-            return {"error": {"code": 400, "message": _first_problem(error)}}
+        except MALFORMED as error:
+            return {"error": {"code": 400, "message": _problem(error)}}
         answers = [answer async for answer in self.engine.tokenize(request)]
         answer = answers[-1].model_dump(mode="json")
         return {"error": answer["error"]} if answer.get("error") else {"tokens": answer["count"]}
@@ -166,10 +173,14 @@ def _only_token(tokenizer: Any, digit: str) -> int:
     return int(ids[0])
 
 
-def _first_problem(error: ValidationError) -> str:
-    """One sentence of pydantic's report: the field and what is wrong with it."""
+def _problem(error: Exception) -> str:
+    """One sentence for the client: the field of pydantic's report and what is wrong with it, or vLLM's own message."""
+    if isinstance(error, VLLMClientError):
+        return str(error).splitlines()[0]
+    if not isinstance(error, ValidationError):
+        return "The model's engine cannot read this request."
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.islower())
+    where = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or FIELD.fullmatch(part))
     return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 

@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.domain import Json
 from serve_app.errors import RequestError
+from serve_app.gateway.structured import check_structured
 from serve_app.settings import Limits, nearest
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 # Accepted because OpenAI's clients send them, and dropped: no engine here has a use for them.
-IGNORED = frozenset({"metadata", "store", "service_tier", "user"})
+IGNORED = frozenset({"metadata", "store", "service_tier", "user", "reasoning_effort", "prompt_cache_key", "safety_identifier", "verbosity"})
 MAX_NAME = 64  # of an unknown field, in the answer and in the search for the nearest known one
+MAX_INT = 2**31
 ROUTED = frozenset({"model", "stream", "stream_options"})
 
 
@@ -36,38 +38,39 @@ class SamplingFields(Fields):
     stream_options: StreamOptions | None = None
     frequency_penalty: Number | None = None
     logit_bias: dict[str, Number] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    n: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, lt=MAX_INT)] | None = None
+    n: Annotated[int, Field(ge=1, lt=MAX_INT)] | None = None
     presence_penalty: Number | None = None
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: str | list[str] | None = None
     temperature: Number | None = None
     top_p: Number | None = None
     user: str | None = None
     # vLLM's sampling fields.
-    top_k: int | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=MAX_INT)] | None = None
     min_p: Number | None = None
     repetition_penalty: Number | None = None
-    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, lt=MAX_INT)] | None = None
     ignore_eos: bool | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: list[Annotated[int, Field(ge=0, lt=MAX_INT)]] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     bad_words: list[str] | None = None
 
 
 class Message(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)  # tool_calls, name, refusal, ...: the chat template reads them
+    model_config = ConfigDict(extra="allow", strict=True)  # name, refusal, ...: the chat template reads them
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
 
 
 class ChatBody(SamplingFields):
     messages: Annotated[list[Message], Field(min_length=1)]
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, lt=MAX_INT)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=MAX_INT)] | None = None
     response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -75,12 +78,16 @@ class ChatBody(SamplingFields):
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
+    reasoning_effort: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    verbosity: str | None = None
 
 
 class CompletionBody(SamplingFields):
     prompt: str | list[str]
     echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0)] | None = None
+    logprobs: Annotated[int, Field(ge=0, lt=MAX_INT)] | None = None
 
 
 class RouteBody(Fields):
@@ -120,6 +127,7 @@ def check_chat(body: Json, limits: Limits) -> None:
         _check_media(message)
     _check_at_most(body, "top_logprobs", limits.max_top_logprobs)
     _check_schemas(body, limits)
+    check_structured(body)
     _check_common(body, limits)
 
 
@@ -136,7 +144,10 @@ def check_completion(body: Json, limits: Limits) -> None:
 
 def engine_body(body: Json) -> Json:
     """What the engine gets: without the fields that are ours or that nobody reads."""
-    return {key: value for key, value in body.items() if key not in IGNORED | ROUTED and value is not None}
+    kept = {key: value for key, value in body.items() if key not in IGNORED | ROUTED and value is not None}
+    if kept.get("tools") == []:  # none at all, in the words of some clients; an engine refuses an empty list
+        del kept["tools"]
+    return kept
 
 
 def _has_content(message: Json) -> bool:

@@ -1,5 +1,6 @@
 """Between HTTP and the domain: request bodies and headers in, headers and receipts out. Nothing inbound is trusted."""
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from serve_app.settings import Settings
 AUTO = "auto"
 MAX_SESSION_CHARS = 256
 MAX_EARLIER = 16
+NUMBER = re.compile(r"[0-9]{1,3}(\.[0-9]{1,20})?")
 
 
 class Translator:
@@ -100,10 +102,7 @@ def _threshold(headers: Mapping[str, str]) -> float | None:
     given = headers.get("x-tierwise-threshold")
     if given is None:
         return None
-    try:
-        value = float(given)
-    except ValueError:
-        value = -1.0
+    value = float(given) if NUMBER.fullmatch(given) else -1.0
     if not 0.0 <= value <= 1.0:
         raise RequestError("x-tierwise-threshold: must be a number from 0 to 1.", code="invalid_value", param="x-tierwise-threshold")
     return value

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from serve_app.calibrations import builtin
+from serve_app.calibrations import named
 from serve_app.embedding import identity
 from serve_app.errors import CalibrationError
 from serve_app.settings import Settings
@@ -38,9 +38,9 @@ def check_access(config: Mapping[Any, Any], settings: Settings, report: Report) 
 
 def check_calibration(settings: Settings, report: Report) -> None:
     try:
-        builtin(identity(settings.embedder))
+        named(settings.router.calibration, identity(settings.embedder))
     except CalibrationError as error:
-        report.problem("args.embedder", f"{error.message}: `tierwise calibrate` makes one for it")
+        report.problem("args.router.calibration", f"{error.message}: `tierwise calibrate` makes one")
 
 
 def check_environment(settings: Settings, report: Report) -> None:

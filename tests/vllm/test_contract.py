@@ -11,6 +11,7 @@ from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMServer
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.api_server import app_state
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.abstract import Executor
@@ -42,6 +43,12 @@ def test_rays_engine_starts_where_we_hook_in() -> None:
     assert "_default_engine_cls" in inspect.getsource(LLMServer._get_default_engine_class)
     assert inspect.iscoroutinefunction(LLMServer.start)
     assert next(iter(inspect.signature(LLMServer.sync_init).parameters)) == "llm_config"
+
+
+def test_vllm_counts_tokens_under_the_name_that_we_hand_to_ray() -> None:
+    assert "state.serving_tokenization =" in inspect.getsource(app_state)
+    assert "self._app_state = state" in inspect.getsource(VLLMEngine.start)
+    assert "self._oai_serving_tokenization.create_tokenize" in inspect.getsource(VLLMEngine.tokenize)
 
 
 def test_vllms_stat_loggers_are_a_list_that_every_step_reports_to() -> None:

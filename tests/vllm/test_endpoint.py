@@ -188,3 +188,23 @@ def test_an_unknown_model_is_a_404(client: openai.OpenAI) -> None:
 def test_all_models_are_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["auto", "small", "large", "tiny-llama-small", "tiny-llama-large"]
     assert client.models.retrieve("auto").id == "auto"
+
+
+def test_bodies_that_the_engine_cannot_read_are_the_clients_400_and_open_no_breaker(graph: Graph) -> None:
+    """Straight to the engine's own validation: what our gateway lets through must not count as a fault of the engine."""
+    odd: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": None}]}]},
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": 5}]}]},
+        {"messages": [{"role": "user", "content": "hi", "name": 5}]},
+        {"messages": [{"role": "user", "content": "hi"}], "top_p": 7.0},
+        {"messages": [{"role": "user", "content": "hi"}], "stop_token_ids": [2**30]},
+        {"messages": [{"role": "user", "content": "hi"}], "logit_bias": {"x": 1.0}},
+        {"messages": [{"role": "user", "content": "hi"}], "min_tokens": 9, "max_tokens": 3},
+    ]
+    with graph.client() as http:
+        for body in odd * 2:
+            answer = http.post("/v1/chat/completions", json={"model": "large", "max_tokens": 2, **body})
+            assert answer.status_code == 400, (body, answer.text)
+            assert "Traceback" not in answer.text
+            assert "validator" not in answer.text.lower()
+        assert http.get("/status").json()["tiers"]["large"]["breaker"] == "closed"
