@@ -7,7 +7,7 @@ import pytest
 
 from serve_app.domain import Usage
 from serve_app.errors import EngineFailed, EngineRejected
-from serve_app.stream import BROKEN_STREAM, EventStream, event, raise_if_error, usage_of
+from serve_app.stream import BROKEN_STREAM, UNREADABLE, EventStream, engine_error, event, raise_if_error, usage_of
 from tests.fakes import DONE, STREAM_HEAD, chunk, stream_script, usage_chunk
 
 RECEIPT = {"decision_id": "tw-1"}
@@ -221,3 +221,11 @@ def test_an_error_as_the_first_event_is_raised_before_anything_went_out() -> Non
 def test_an_answer_as_the_first_event_is_not_raised() -> None:
     raise_if_error(chunk('{"error"', 1))
     raise_if_error({"error": "a dict is the transport's business"})
+
+
+def test_a_validators_report_is_not_shown_to_the_client() -> None:
+    report = "7 validation errors for ValidatorIterator\n0.ChatCompletionContentPartTextParam.text\n  Input should be ..."
+    told = engine_error({"code": 400, "message": report})
+    assert isinstance(told, EngineRejected)
+    assert told.message == UNREADABLE
+    assert engine_error({"code": 400, "message": "top_p must be in (0, 1].\nmore"}).message == "top_p must be in (0, 1]."
