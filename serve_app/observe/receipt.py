@@ -10,5 +10,6 @@ def receipt(record: Record) -> Json:
     data = asdict(record)
     data["saved_usd"] = record.saved_usd
     data["decision"]["margin"] = record.decision.margin
+    data["decision"]["allowed"] = [tier.value for tier in record.decision.allowed]
     data["usage"] = {**asdict(record.usage), "total_tokens": record.usage.total_tokens}
     return data
