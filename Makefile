@@ -12,7 +12,7 @@ endif
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup serve test test-core lint lock
+.PHONY: setup serve status test test-core lint lock
 
 setup:
 	@requirements/setup.sh $(EXTRA)
@@ -21,6 +21,10 @@ serve: setup
 	@$(BIN)/tierwise validate $(CONFIG)
 	@echo "serve: starting the graph of $(CONFIG); the first start takes one to three minutes"
 	@$(BIN)/tierwise status --wait --config $(CONFIG) & exec $(BIN)/serve run $(CONFIG)
+
+# `serve run` switches Ray's token authentication on; its other commands must be told.
+status: setup
+	@RAY_AUTH_MODE=token $(BIN)/serve status
 
 test: setup lint
 	@$(BIN)/python -m pytest
