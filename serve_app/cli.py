@@ -150,10 +150,10 @@ def golden(
     as_json: AsJson = False,
 ) -> None:
     """Route the golden prompts (never fitted on) through a running endpoint: accuracy, its interval, every miss."""
-    from serve_app import offline  # noqa: PLC0415
+    from serve_app import remote  # noqa: PLC0415
 
     with user_errors():
-        report = offline.golden(url, api_key, progress=_progress)
+        report = remote.golden(url, api_key, progress=_progress)
     low, high = report.interval
     if as_json:
         misses = [{"id": m.id, "expected": m.expected, "got": m.got, "score": m.score, "reason": m.reason} for m in report.misses]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from serve_app.domain import Reason, Request, Tier
 from serve_app.errors import RequestError, UpstreamError
 from serve_app.ports import Engines
-from serve_app.routing.guards import Counted, TierLimits, answer_tokens, certainly_fits, lacks, too_long
+from serve_app.routing.guards import Counted, TierLimits, answer_tokens, at_most_tokens, lacks, too_long
 
 log = logging.getLogger(__name__)
 COUNT_S = 5.0
@@ -46,13 +46,17 @@ class Guard:
         return able
 
     async def _fitting(self, request: Request, able: tuple[Tier, ...]) -> tuple[Tier, ...]:
-        near = [tier for tier in able if not certainly_fits(request.body, self._limits[tier].context)]
+        near = self._near(able, at_most_tokens(request.body))
         counts = await asyncio.gather(*(self._count(tier, request) for tier in near))
         counted = {tier: count for tier, count in zip(near, counts, strict=True) if count is not None}
         fitting = tuple(tier for tier in able if tier not in counted or counted[tier].fits(self._limits[tier].context))
         if not fitting or (request.explicit_tier is not None and request.explicit_tier not in fitting):
             raise RequestError(too_long(counted, self._limits), code="context_length_exceeded", param="messages")
         return fitting
+
+    def _near(self, able: tuple[Tier, ...], tokens: int) -> list[Tier]:
+        """Tiers whose context length `tokens`, a bound, may exceed; an unknown one is the engine's business."""
+        return [tier for tier in able if (context := self._limits[tier].context) is not None and tokens > context]
 
     async def _count(self, tier: Tier, request: Request) -> Counted | None:
         """None when the tier cannot say: the engine will refuse what is too long."""

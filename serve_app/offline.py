@@ -1,26 +1,24 @@
-"""What the command line does without Ray: calibrate, score, and drive a running endpoint."""
+"""What the command line does without a running endpoint: calibrate and score."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
-from serve_app.calibrations import builtin
-from serve_app.domain import Json, Request, SignalState, Tier
+from serve_app.calibrations import named
+from serve_app.domain import Json, Request, SignalState
 from serve_app.embedding import SentenceEmbedder, identity
-from serve_app.errors import CalibrationError, RequestError, TierwiseError
-from serve_app.evaluate import golden as golden_set
+from serve_app.errors import CalibrationError, RequestError
 from serve_app.evaluate import labelled
 from serve_app.gateway import openai
 from serve_app.routing import calibrate as fitting
 from serve_app.routing import features, policy
-from serve_app.routing.score import Calibration, dump, final, load
+from serve_app.routing.score import Calibration, dump, final
 from serve_app.settings import Settings, parse
 
-__all__ = ["calibrate", "dump", "golden", "score_lines"]
+__all__ = ["calibrate", "dump", "score_lines"]
 Progress = Callable[[list[Any], str], Iterator[Any]]
 
 
@@ -58,7 +56,7 @@ def score_lines(lines: Iterable[str], *, calibration: Path | None, profile: str)
     """Score JSONL rows with the head without self-assessment. Raises `RequestError` naming the line at fault."""
     settings = parse({"profile": profile})
     name = identity(settings.embedder)
-    fitted = load(calibration.read_bytes(), name) if calibration is not None else builtin(name)
+    fitted = named("builtin" if calibration is None else str(calibration), name)
     embedder = SentenceEmbedder(settings.embedder)
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -98,38 +96,3 @@ def _score_row(row: Json, fitted: Calibration, embedder: SentenceEmbedder, setti
     )
     decision = policy.decide_early(rules, request) or policy.decide(rules, request, score)
     return {"id": row["id"], "score": score.value, "tier": decision.tier.value, "reason": decision.reason.value}
-
-
-def golden(url: str, api_key: str, progress: Progress) -> golden_set.Report:
-    """Route the golden prompts through a running endpoint's `/route`. Raises `TierwiseError` when it does not answer."""
-    if not url.startswith(("http://", "https://")):
-        raise RequestError(f"{url}: not an http address")
-    rows = labelled.split(labelled.packaged())[1]
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-    routed = {}
-    with _client(url, headers) as client:
-        for row in progress(rows, "routing"):
-            routed[row.id] = _route(client, row.prompt)
-    return golden_set.compare(rows, routed)
-
-
-def _client(url: str, headers: dict[str, str]) -> httpx.Client:
-    try:
-        return httpx.Client(base_url=url, headers=headers, timeout=60.0)
-    except (httpx.InvalidURL, ValueError):
-        raise RequestError(f"{url}: not an http address") from None
-
-
-def _route(client: httpx.Client, prompt: str) -> golden_set.Routed:
-    try:
-        answer = client.post("/route", json={"prompt": prompt})
-        answer.raise_for_status()
-    except httpx.HTTPStatusError as error:
-        raise TierwiseError(f"{error.request.url}: answered {error.response.status_code}") from None
-    except httpx.HTTPError as error:
-        raise TierwiseError(f"{error.request.url}: {type(error).__name__}: is tierwise running?") from None
-    try:
-        body = answer.json()
-        return golden_set.Routed(Tier(body["tier_name"]), body["complexity_score"], body["reason"])
-    except (ValueError, KeyError, TypeError):
-        raise TierwiseError(f"{answer.request.url}: answered something else: is this tierwise?") from None

@@ -108,7 +108,7 @@ class Pipeline:
 
     async def _hardest_before(self, request: Request, live: Live, threshold: float) -> float | None:
         """The hardest of the turns that still count; code and mathematics need no model."""
-        turns = request.earlier[len(request.earlier) - min(live.conversation_turns, len(request.earlier)) :]
+        turns = request.earlier[-live.conversation_turns :] if live.conversation_turns else ()
         if any(conversation.needs_no_score(turn, math_code_heuristic=live.math_code_heuristic) for turn in turns):
             return conversation.HARDEST
         scores = await asyncio.gather(*(self._scorer.score(turn, live, threshold) for turn in turns))

@@ -1,16 +1,20 @@
 """What the command line asks of a running endpoint."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
 
-from serve_app.domain import Json
+from serve_app.domain import Json, Tier
 from serve_app.errors import RequestError, TierwiseError
+from serve_app.evaluate import golden as golden_set
+from serve_app.evaluate import labelled
 
 POLL_S = 0.5
+Progress = Callable[[list[Any], str], Iterator[Any]]
 
 
 def url_of(config: Path) -> str:
@@ -24,17 +28,59 @@ def url_of(config: Path) -> str:
 
 
 def status(url: str, api_key: str = "") -> Json:
-    """`GET /status`. Raises `TierwiseError` in one line when nobody answers."""
+    """`GET /status`. Raises `TierwiseError` in one line when nobody, or somebody else, answers."""
+    with _client(url, api_key) as client:
+        body = _ask(client, "GET", "/status")
+    if not {"profile", "threshold", "calibration", "tiers"} <= body.keys():
+        raise _foreign(f"{url}/status")
+    return body
+
+
+def golden(url: str, api_key: str, progress: Progress) -> golden_set.Report:
+    """Route the golden prompts through a running endpoint's `/route`. Raises `TierwiseError` when it does not answer."""
+    rows = labelled.split(labelled.packaged())[1]
+    with _client(url, api_key) as client:
+        routed = {row.id: _route(client, row.prompt) for row in progress(rows, "routing")}
+    return golden_set.compare(rows, routed)
+
+
+def _route(client: httpx.Client, prompt: str) -> golden_set.Routed:
+    body = _ask(client, "POST", "/route", {"prompt": prompt})
+    try:
+        return golden_set.Routed(Tier(body["tier_name"]), body["complexity_score"], body["reason"])
+    except (ValueError, KeyError):
+        raise _foreign(f"{client.base_url}route") from None
+
+
+def _client(url: str, api_key: str) -> httpx.Client:
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        answer = httpx.get(f"{url}/status", headers=headers, timeout=10.0)
+        if url.startswith(("http://", "https://")):
+            return httpx.Client(base_url=url, headers=headers, timeout=60.0)
+    except (httpx.InvalidURL, ValueError):
+        pass
+    raise RequestError(f"{url}: not an http address")
+
+
+def _ask(client: httpx.Client, method: str, path: str, body: Json | None = None) -> Json:
+    """The answer's JSON object; every way in which it is none is a `TierwiseError` of one line."""
+    try:
+        answer = client.request(method, path, json=body)
         answer.raise_for_status()
+        found = answer.json()
     except httpx.HTTPStatusError as error:
-        raise TierwiseError(f"{url}: answered {error.response.status_code}") from None
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise TierwiseError(f"{url}: {type(error).__name__}: is tierwise running?") from None
-    body: Json = answer.json()
-    return body
+        raise TierwiseError(f"{error.request.url}: answered {error.response.status_code}") from None
+    except httpx.HTTPError as error:
+        raise TierwiseError(f"{error.request.url}: {type(error).__name__}: is tierwise running?") from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise _foreign(str(answer.request.url))
+    return found
+
+
+def _foreign(url: str) -> TierwiseError:
+    return TierwiseError(f"{url}: answered something else: is this tierwise?")
 
 
 def wait_ready(url: str, timeout_s: float, say: Callable[[str], None]) -> float:

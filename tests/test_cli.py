@@ -186,12 +186,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
     status = 200
     body: bytes | None = None
 
+    def do_GET(self) -> None:
+        self.answer(self.body if self.body is not None else b"{}")
+
     def do_POST(self) -> None:
         prompt = json.loads(self.rfile.read(int(self.headers["content-length"])))["prompt"]
         tier = next(row.expected_tier for row in GOLDEN if row.prompt == prompt)
         named = tier.other if prompt in self.wrong else tier
         answer = {"tier_name": named.value, "complexity_score": 0.5, "reason": "score_below"}
-        data = self.body if self.body is not None else json.dumps(answer).encode()
+        self.answer(self.body if self.body is not None else json.dumps(answer).encode())
+
+    def answer(self, data: bytes) -> None:
         self.send_response(self.status)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
@@ -245,5 +250,17 @@ def test_golden_refuses_an_endpoint_that_answers_otherwise(url: str, monkeypatch
     ("url", "says"),
     [("localhost:8000", "not an http address"), ("http://[::1", "not an http address"), ("http://127.0.0.1:9", "is tierwise running?")],
 )
-def test_golden_needs_a_running_endpoint(url: str, says: str) -> None:
+def test_golden_and_status_need_a_running_endpoint(url: str, says: str) -> None:
     check_mistake(run("golden", "--url", url), says)
+    check_mistake(run("status", "--url", url), says)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}"])
+def test_status_refuses_an_endpoint_that_answers_otherwise(url: str, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr(Handler, "body", body)
+    check_mistake(run("status", "--url", url), "is this tierwise?")
+
+
+def test_a_row_with_half_a_character_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offline, "SentenceEmbedder", TinyEmbedder)
+    check_mistake(run("score", stdin=r'{"id": 1, "prompt": "\ud800"}'), "line 1: not valid Unicode")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from serve_app.domain import Reason, Tier
 from serve_app.errors import EngineFailed, EngineRejected, RequestError
 from serve_app.routing.features import from_body
-from serve_app.routing.guards import TierLimits, certainly_fits, lacks
+from serve_app.routing.guards import TierLimits, at_most_tokens, lacks
 from serve_app.settings import Supports
 from tests.fakes import World, make_request
 
@@ -127,10 +127,16 @@ async def test_a_request_that_only_the_small_tier_can_answer_never_falls_back_to
 @given(st.text(max_size=400), st.integers(1, 2000))
 def test_certainty_never_lets_more_bytes_through_than_the_context_has_tokens(text: str, context: int) -> None:
     body = {"messages": [{"role": "user", "content": text}], "max_tokens": 10}
-    if certainly_fits(body, context):
+    if at_most_tokens(body) <= context:
         assert len(text.encode()) + 10 <= context
 
 
-def test_an_unknown_context_always_fits_and_a_plain_request_lacks_nothing() -> None:
-    assert certainly_fits({"prompt": "x" * 10_000}, None)
+async def test_an_unknown_context_is_never_counted() -> None:
+    world = World()
+    world.limits = {tier: TierLimits(None, Supports()) for tier in Tier}
+    await world.pipeline().answer(asking("x" * 10_000))
+    assert (world.small.counted, world.large.counted) == ([], [])
+
+
+def test_a_plain_request_lacks_nothing() -> None:
     assert lacks({}, from_body("hi", {}), Supports()) == []

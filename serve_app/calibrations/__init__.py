@@ -16,7 +16,7 @@ def named(name: str, embedder: str | None = None) -> Calibration:
     try:
         data = Path(name).read_bytes()
     except OSError as error:
-        raise CalibrationError(f"{name}: cannot be read ({error.strerror})") from error
+        raise CalibrationError(f"{name}: {error.strerror}") from error
     return load(data, embedder)
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+BUILTIN = "builtin:"
 NAMES = ("tiny-llama-large", "tiny-llama-small", "tiny-qwen-router")
 
 
@@ -11,3 +12,8 @@ def path(name: str) -> Path:
     if name not in NAMES or not folder.is_dir():
         raise FileNotFoundError(f"no packaged checkpoint {name!r}; there are {', '.join(NAMES)}")
     return folder
+
+
+def resolve(source: str) -> str:
+    """The folder of `builtin:NAME`, anything else as it is; `FileNotFoundError` as in `path`."""
+    return str(path(source.removeprefix(BUILTIN))) if source.startswith(BUILTIN) else source

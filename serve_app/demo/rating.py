@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from serve_app.demo import path
+from serve_app.demo import resolve
 from serve_app.demo.architectures import Model
 from serve_app.routing.self_assessment import DIGITS, PREFIX, SUFFIX, build_prompt, read_rating
 
@@ -47,7 +47,7 @@ class Rater:
 
     def __init__(self, source: str) -> None:
         disable_progress_bar()
-        folder = str(path(source.removeprefix("builtin:"))) if source.startswith("builtin:") else source
+        folder = resolve(source)
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
 

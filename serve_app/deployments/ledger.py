@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from itertools import islice
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from serve_app.domain import Json
 from serve_app.errors import Overloaded
+from serve_app.observe.metrics import Metrics, RayBackend
 from serve_app.observe.store import Store
 from serve_app.settings import LedgerSettings
 
@@ -19,12 +21,12 @@ RETRY_S = 1.0
 class BatchWriter:
     """Owns the rows that are not written yet. `take` answers at once; a failing database keeps them, up to the bound."""
 
-    def __init__(self, store: Store, settings: LedgerSettings) -> None:
+    def __init__(self, store: Store, settings: LedgerSettings, on_drop: Callable[[int], None]) -> None:
+        self._on_drop = on_drop
         self._store = store
         self._settings = settings
         self._pending: dict[str, Json] = {}
         self._news = asyncio.Event()
-        self.lost = 0
         self._writing = asyncio.Lock()  # the last flush of a leaving replica may meet one that still runs
 
     def take(self, receipts: list[Json]) -> None:
@@ -69,7 +71,7 @@ class BatchWriter:
         except Exception as error:  # noqa: BLE001 - one bad row must neither stop the writer nor block the rows behind it
             if len(batch) == 1:
                 log.error("a row was lost, %s: %s", batch[0].get("id"), type(error).__name__)
-                self.lost += 1
+                self._on_drop(1)
                 return True
             return all([await self._written([receipt]) for receipt in batch])
         return True
@@ -80,7 +82,7 @@ class LedgerServer:
 
     async def __init__(self, settings: LedgerSettings) -> None:  # type: ignore[misc]  # Serve awaits it in the replica's loop
         url = os.environ.get(settings.url_env, settings.url) if settings.url_env else settings.url
-        self._writer = BatchWriter(Store(url), settings)
+        self._writer = BatchWriter(Store(url), settings, Metrics(RayBackend()).dropped)
         self._running = asyncio.get_running_loop().create_task(self._writer.run())
 
     async def record(self, receipts: list[Json]) -> None:

@@ -19,7 +19,7 @@ from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, Tokeni
 from vllm.exceptions import VLLMClientError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
-from serve_app.demo import path as demo_path
+from serve_app.demo import resolve
 from serve_app.deployments.coalesce import coalesce
 from serve_app.domain import Json, Kind, SelfAssessment
 from serve_app.routing import self_assessment
@@ -191,15 +191,10 @@ def llm_config(settings: EngineSettings) -> LLMConfig:
         kwargs["revision"] = settings.model.revision
         kwargs["tokenizer_revision"] = settings.model.revision
     return LLMConfig(
-        model_loading_config={"model_id": settings.model.id, "model_source": model_source(settings.model.source)},
+        model_loading_config={"model_id": settings.model.id, "model_source": resolve(settings.model.source)},
         engine_kwargs=kwargs,
         accelerator_type=settings.accelerator_type,
         accelerator_config=None if settings.accelerator_type else {"kind": "cpu"},
         runtime_env={"env_vars": dict(settings.env)},
         log_engine_metrics=True,
     )
-
-
-def model_source(source: str) -> str:
-    """A packaged checkpoint's folder for `builtin:NAME`, anything else as it is."""
-    return str(demo_path(source.removeprefix("builtin:"))) if source.startswith("builtin:") else source

@@ -7,6 +7,7 @@ a mere mention ("What does SQL stand for?") is not enough.
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from serve_app.domain import Features
@@ -80,15 +81,9 @@ def from_body(text: str, body: Mapping[str, Any]) -> Features:
     """Features of a chat or completion request; `text` is what will be scored."""
     messages = body.get("messages")
     turns = sum(1 for message in messages if message.get("role") == "user") if isinstance(messages, list) else 1
-    facts = from_text(text, turns)
     response_format = body.get("response_format") or {}
-    return Features(
-        chars=facts.chars,
-        turns=facts.turns,
-        code=facts.code,
-        math=facts.math,
-        asks_code=facts.asks_code,
-        asks_math=facts.asks_math,
+    return replace(
+        from_text(text, turns),
         tools=bool(body.get("tools")),
         json_schema=response_format.get("type") in ("json_schema", "json_object"),
         images=any(part.get("type") == "image_url" for part in _parts(messages or ())),

@@ -47,14 +47,11 @@ def answer_tokens(body: Mapping[str, Any]) -> int:
     return int(body.get("max_completion_tokens") or body.get("max_tokens") or 1)
 
 
-def certainly_fits(body: Mapping[str, Any], context: int | None) -> bool:
-    """Whether the request fits without counting: a token of a byte-level tokenizer is at least one byte."""
-    if context is None:
-        return True
-    size = len(
-        json.dumps({key: body.get(key) for key in ("messages", "prompt", "tools")}, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    )
-    return size + TEMPLATE_TOKENS + answer_tokens(body) <= context
+def at_most_tokens(body: Mapping[str, Any]) -> int:
+    """A bound on prompt and answer without counting: a token of a byte-level tokenizer is at least one byte."""
+    read = {key: body.get(key) for key in ("messages", "prompt", "tools")}
+    size = len(json.dumps(read, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    return size + TEMPLATE_TOKENS + answer_tokens(body)
 
 
 def too_long(counted: Mapping[Tier, Counted], limits: Mapping[Tier, TierLimits]) -> str:

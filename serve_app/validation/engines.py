@@ -80,9 +80,9 @@ def _check_refused(engine: EngineSettings, where: str, report: Report) -> None:
 
 def _check_source(source: str, where: str, report: Report) -> None:
     path = f"{where}.model.source"
-    if source.startswith("builtin:"):
+    if source.startswith(demo.BUILTIN):
         try:
-            demo.path(source.removeprefix("builtin:"))
+            demo.resolve(source)
         except FileNotFoundError as error:
             report.problem(path, str(error))
     elif not _is_folder(source) and not REPOSITORY.fullmatch(source):
@@ -118,9 +118,7 @@ def _own_context(model: Model) -> int | None:
     if model.max_context is not None:
         return model.max_context
     try:
-        is_builtin = model.source.startswith("builtin:")
-        folder = demo.path(model.source.removeprefix("builtin:")) if is_builtin else Path(model.source)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((Path(demo.resolve(model.source)) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(config, dict):

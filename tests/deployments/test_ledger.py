@@ -23,6 +23,8 @@ class FakeStore:
         self.rows: dict[str, Any] = {}
         self.broken = False
         self.refused = 0
+        self.poison: set[str] = set()
+        self.dropped = 0
         self.gate = threading.Event()
         self.gate.set()
 
@@ -31,8 +33,13 @@ class FakeStore:
         if self.broken:
             self.refused += 1
             raise OperationalError("insert", {}, Exception("disk full"))
+        if self.poison & {item["id"] for item in receipts}:
+            raise ValueError("a value that no column takes")
         self.batches.append([item["id"] for item in receipts])
         self.rows.update((item["id"], item) for item in receipts)
+
+    def drop(self, count: int) -> None:
+        self.dropped += count
 
     def get(self, name: str) -> Any:
         return self.rows.get(name)
@@ -43,7 +50,7 @@ def rows(*names: str) -> list[dict[str, Any]]:
 
 
 def make_writer(store: FakeStore, **settings: Any) -> BatchWriter:
-    return BatchWriter(store, LedgerSettings(**{"flush_s": 0.01, "batch": 2, "queue": 5, **settings}))  # type: ignore[arg-type]
+    return BatchWriter(store, LedgerSettings(**{"flush_s": 0.01, "batch": 2, "queue": 5, **settings}), store.drop)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -135,3 +142,12 @@ async def test_two_flushes_at_once_write_every_row_once(store: FakeStore) -> Non
     writer.take(rows("a", "b", "c"))
     assert await asyncio.gather(writer.flush(), writer.flush()) == [True, True]
     assert store.batches == [["a", "b"], ["c"]]
+
+
+async def test_a_row_that_the_database_never_takes_is_counted_and_does_not_block_the_others(store: FakeStore) -> None:
+    store.poison = {"b"}
+    writer = make_writer(store, batch=3)
+    writer.take(rows("a", "b", "c"))
+    assert await writer.flush()
+    assert set(store.rows) == {"a", "c"}
+    assert store.dropped == 1
