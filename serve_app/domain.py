@@ -116,11 +116,26 @@ class Decision:
     features: Features | None = None
     allowed: tuple[Tier, ...] = (Tier.SMALL, Tier.LARGE)  # by the hard guards
     conversation: float | None = None  # the hardest of the turns before, where they were looked at
+    shift: float = 0.0  # what capacity added to the threshold; `threshold` has it in it
+    chosen: Tier | None = None  # what the router chose, where shadow or canary mode lets another tier answer
 
     @property
     def margin(self) -> float | None:
         """Distance of the score from the threshold; negative means small."""
         return None if self.score.value is None else self.score.value - self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks: a key's public name and what it may do. `key` is None where no key is asked for."""
+
+    key: str | None = None
+    admin: bool = True
+    tiers: tuple[Tier, ...] = (Tier.SMALL, Tier.LARGE)
+    threshold: float | None = None
+
+
+ANYONE = Client()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +160,7 @@ class Request:
     session: str | None = None
     earlier: tuple[str, ...] = ()
     tool_loop: bool = False
+    client: "Client" = field(default_factory=lambda: ANYONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +184,20 @@ class Outcome(StrEnum):
     FAILED = "failed"
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"  # the client left
+    ESCALATED = "escalated"  # early exit: the small tier doubted itself and nothing of its answer went out
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """How sure a model was of the first `tokens` tokens of its answer; all figures are natural logarithms of probabilities.
+
+    `mean` is over all of them, `low` is the lowest mean of any few in a row, `margin` the mean lead over the runner-up.
+    """
+
+    tokens: int
+    mean: float
+    low: float
+    margin: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +213,7 @@ class Attempt:
     first_token: float | None
     ended: float
     error: str | None = None
+    confidence: Confidence | None = None  # where early exit looked at it
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +234,8 @@ class Record:
     prompt_hash: str
     prompt_chars: int
     session: str | None = None
+    key: str | None = None
+    prompt: Mapping[str, Any] | None = None  # the request's body, only where prompts are stored
 
     @property
     def saved_usd(self) -> float:
@@ -216,6 +249,24 @@ class Record:
             completion_tokens=sum(a.usage.completion_tokens for a in self.attempts),
             cached_tokens=sum(a.usage.cached_tokens for a in self.attempts),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorPair:
+    """Two answers to one prompt: what the client got, and what the other tier says. For judging later; never on a request's path."""
+
+    decision_id: str
+    created: float
+    session: str | None
+    key: str | None
+    prompt: Mapping[str, Any]
+    tier: Tier
+    answer: str
+    mirror_tier: Tier
+    mirror_model: str
+    mirror_answer: str
+    mirror_usage: Usage
+    mirror_cost_usd: float
 
 
 @dataclass(frozen=True, slots=True)

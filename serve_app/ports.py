@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.domain import Attempt, Decision, Json, Kind, Record, SelfAssessment, SignalState, Tier, TierLoad
+from serve_app.domain import Attempt, Decision, Json, Kind, MirrorPair, Record, SelfAssessment, SignalState, Tier, TierLoad, Usage
 
 Embedding = npt.NDArray[np.float32]
 
@@ -47,6 +47,12 @@ class Engine(Protocol):
         Raises `EngineRejected` when the engine cannot read the prompt, `EngineFailed` when it does not answer.
         """
 
+    async def settled(self, request_id: str) -> Usage | None:
+        """What a cancelled generation had used when the engine stopped it; None when the engine does not say.
+
+        Waits a few seconds at most. Never raises.
+        """
+
     def load(self) -> TierLoad | None:
         """The engine's own queues, or None when unknown or older than 5 s."""
 
@@ -57,6 +63,9 @@ class Engine(Protocol):
 class Ledger(Protocol):
     def record(self, record: Record) -> None:
         """Keep a record; never blocks. What cannot be kept is counted as dropped."""
+
+    def mirrored(self, pair: MirrorPair) -> None:
+        """Keep two answers for judging; never blocks. What cannot be kept is counted as dropped."""
 
     async def get(self, decision_id: str) -> dict[str, Any] | None:
         """The stored receipt, also when it has not been flushed yet; None when unknown."""
@@ -76,6 +85,12 @@ class Observer(Protocol):
     def finished(self, record: Record) -> None: ...
 
     def skipped_chunk(self, tier: Tier) -> None: ...
+
+    def escalated(self) -> None: ...
+
+    def refused(self, why: str) -> None: ...
+
+    def mirrored(self, what: str) -> None: ...
 
 
 Engines = Mapping[Tier, Engine]
