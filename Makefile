@@ -11,8 +11,10 @@ export RAY_SERVE_THROUGHPUT_OPTIMIZED := 1
 endif
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
+# Serve's own listeners pass every request through our filter of headers first.
+export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH := serve_app.deployments.proxy:middlewares
 
-.PHONY: setup serve status test test-core lint lock
+.PHONY: setup serve status test test-core chaos lint lock
 
 setup:
 	@requirements/setup.sh $(EXTRA)
@@ -31,6 +33,10 @@ test: setup lint
 
 test-core: setup lint
 	@$(BIN)/python -m pytest -m "not vllm"
+
+# Faults under traffic, half an hour: `make chaos ONLY=test_name` runs one; `make chaos REPORT=file.jsonl` keeps the figures.
+chaos: setup
+	@TIERWISE_CHAOS_REPORT=$(REPORT) $(BIN)/python -m pytest tests/chaos -m chaos -s $(if $(ONLY),-k '$(ONLY)')
 
 lint: setup
 	@$(BIN)/ruff check .

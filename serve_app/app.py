@@ -17,13 +17,18 @@ from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.ledger import LedgerServer
 from serve_app.deployments.tier_engine import RouterLLM, TierEngine, engine_options
 from serve_app.errors import SettingsError
-from serve_app.settings import Settings, parse
+from serve_app.settings import Settings, check_live, parse
+
+
+FOR_OPERATORS = 64  # places beside the generations, so that /health, /status and /ready get through whatever the load
 
 
 def build(args: dict[str, Any]) -> Application:
     """What `import_path: serve_app.app:build` names; `args` are those of deployments.yaml."""
     settings = parse(args)
     refuse_unsafe(settings)
+    if problems := check_live(settings, settings.live, "args.live"):
+        raise SettingsError(problems)
     router_llm = serve.deployment(RouterLLM, name="RouterLLM", **engine_options(settings.router_llm))
     small = serve.deployment(TierEngine, name="SmallTier", **engine_options(settings.small))
     large = serve.deployment(TierEngine, name="LargeTier", **engine_options(settings.large))
@@ -55,7 +60,7 @@ def wire(settings: Settings, *, router_llm: Application, small: Application, lar
     ingress = serve.deployment(
         Ingress,
         name="Ingress",
-        max_ongoing_requests=settings.ingress.max_ongoing_requests,
+        max_ongoing_requests=settings.ingress.max_ongoing_requests + FOR_OPERATORS,
         max_queued_requests=settings.ingress.max_queued_requests,
         backpressure_config={"status_code": 429, "retry_after_s": 2.0},
         ray_actor_options={"num_cpus": settings.ingress.num_cpus},

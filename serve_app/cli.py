@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,9 +139,30 @@ def status(
     if as_json:
         typer.echo(json.dumps(answer))
         return
-    typer.echo(f"{url}  profile {answer['profile']}  threshold {answer['threshold']}  calibration {answer['calibration'][:12]}")
+    if "profile" in answer:  # not for a key that is no admin's
+        typer.echo(f"{url}  profile {answer['profile']}  threshold {answer['threshold']}  calibration {answer['calibration'][:12]}")
     for name, tier in answer["tiers"].items():
-        typer.echo(f"{name:6} {tier['model']:32} " + " ".join(f"{key} {value}" for key, value in tier.items() if key != "model"))
+        model = tier.get("model", "")
+        typer.echo(f"{name:6} {model:32} " + " ".join(f"{key} {value}" for key, value in tier.items() if key != "model"))
+
+
+@app.command("new-key")
+def new_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Public name of the key, in logs and receipts.")],
+    admin: Annotated[bool, typer.Option("--admin", help="It reads every decision and `/status` in detail.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key: the key on stderr, once, and on stdout the lines to append to `auth.keys_file` (only its digest)."""
+    from serve_app import keys  # noqa: PLC0415
+
+    with user_errors():
+        key = keys.new_key()
+        lines = keys.yaml_lines(key_id, key, admin=admin)
+    if as_json:
+        typer.echo(json.dumps({"id": key_id, "key": key, "sha256": keys.digest(key), "admin": admin}))
+        return
+    typer.echo(f"the key, which is shown this once: {key}", err=True)
+    typer.echo(lines, nl=False)
 
 
 @app.command()
@@ -164,6 +186,25 @@ def golden(
         typer.echo(f"{miss.id:20} expected {miss.expected:5} got {miss.got:5} score {shown} ({miss.reason}) {miss.prompt[:70]!r}")
     interval = f"95 % interval {low:.3f}-{high:.3f}"
     typer.echo(f"accuracy {report.accuracy:.3f} ({interval}) on {report.total} prompts, {report.large_share:.1%} large")
+
+
+@app.command("early-exit")
+def early_exit(
+    url: Annotated[str, typer.Option(help="A running tierwise.")] = "http://127.0.0.1:8000",
+    api_key: Annotated[str, typer.Option(envvar="TIERWISE_API_KEY", help="Key, where the endpoint asks for one.")] = "",
+    tokens: Annotated[int, typer.Option(help="First tokens of an answer that are looked at.")] = 16,
+    target_share: Annotated[float, typer.Option(help="Share of the prompts labelled small that may be sent on.")] = 0.1,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the small tier every labelled prompt: does its doubt tell hard from easy, and below which threshold?"""
+    from serve_app.evaluate import early_exit as evidence  # noqa: PLC0415
+
+    with user_errors():
+        report = evidence.measure(url, api_key, _progress, tokens=tokens, target_share=target_share)
+    if as_json:
+        typer.echo(json.dumps({**asdict(report), "tells": report.tells}))
+        return
+    typer.echo("\n".join(evidence.as_text(report)))
 
 
 def _progress(items: list[Any], label: str) -> Iterator[Any]:

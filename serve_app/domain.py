@@ -160,7 +160,12 @@ class Request:
     session: str | None = None
     earlier: tuple[str, ...] = ()
     tool_loop: bool = False
-    client: "Client" = field(default_factory=lambda: ANYONE)
+    client: Client = ANYONE
+
+    @property
+    def affinity(self) -> str | None:
+        """Under which name a session keeps its replica: two keys' sessions are never the same one."""
+        return self.session if self.session is None or self.client.key is None else f"{self.client.key}/{self.session}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,7 @@ class Outcome(StrEnum):
 
     OK = "ok"
     REJECTED = "rejected"  # the engine refused the request: the client's fault
+    REFUSED = "refused"  # our queues were full: backpressure, nobody's fault
     FAILED = "failed"
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"  # the client left

@@ -5,12 +5,15 @@
     ├── CalibrationError                (start)  -                a calibration artefact that cannot be used
     ├── RequestError                    400     invalid_request_error
     │   ├── Unauthorized                401     authentication_error
+    │   ├── Forbidden                   403     permission_error         the key may not do that
     │   ├── NotFound                    404     invalid_request_error
     │   ├── MethodNotAllowed            405     invalid_request_error
     │   ├── RequestTimeout              408     invalid_request_error
     │   ├── BodyTooLarge                413     invalid_request_error
     │   └── EngineRejected              400     invalid_request_error    the engine refused the request
     ├── Overloaded                      429     rate_limit_error
+    │   ├── RateLimited                 429     rate_limit_error         the key's requests or tokens per minute
+    │   └── BudgetSpent                 429     insufficient_quota       the key's dollars per month
     └── UpstreamError                   502     api_error                the fault is ours
         ├── EngineFailed                502     api_error
         ├── EngineTimeout               504     api_error
@@ -71,6 +74,12 @@ class Unauthorized(RequestError):
     default_code = "invalid_api_key"
 
 
+class Forbidden(RequestError):
+    status = 403
+    type = "permission_error"
+    default_code = "permission_denied"
+
+
 class NotFound(RequestError):
     status = 404
 
@@ -98,6 +107,15 @@ class Overloaded(TierwiseError):
     status = 429
     type = "rate_limit_error"
     default_code = "overloaded"
+
+
+class RateLimited(Overloaded):
+    default_code = "rate_limit_exceeded"
+
+
+class BudgetSpent(Overloaded):
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
 
 
 class UpstreamError(TierwiseError):

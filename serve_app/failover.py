@@ -7,9 +7,9 @@ from serve_app.domain import Decision, Reason, Tier
 from serve_app.errors import NotReady, RequestError, UpstreamError
 from serve_app.ports import Clock
 from serve_app.resilience import Breaker, BreakerState, RetryBudget, Ticket, backoff
+from serve_app.routing.policy import EXPLICIT
 from serve_app.settings import FailureSettings
 
-EXPLICIT = (Reason.EXPLICIT_MODEL, Reason.EXPLICIT_TIER)
 RESTS = "The model is recovering from a failure."
 
 
@@ -56,6 +56,12 @@ class Failover:
         if admission is not None:
             self._budget.withdraw()
         return admission
+
+    def escalated(self, doubted: Admission) -> Admission | None:
+        """The large tier instead of a small one that doubts itself; None when it rests: the doubtful answer is one."""
+        decision = replace(doubted.decision, tier=Tier.LARGE, reason=Reason.ESCALATED_LOW_CONFIDENCE)
+        ticket = self._breakers[Tier.LARGE].admit() if Tier.LARGE in decision.allowed else None
+        return Admission(decision, ticket) if ticket is not None else None
 
     def report(self, admission: Admission, error: BaseException | None) -> None:
         """Tell the tier's breaker how a call went: None once its first token is there, or what broke it."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from serve_app.domain import Reason, Request, Tier
-from serve_app.errors import RequestError, UpstreamError
+from serve_app.errors import Forbidden, RequestError, UpstreamError
 from serve_app.ports import Engines
 from serve_app.routing.guards import Counted, TierLimits, answer_tokens, at_most_tokens, lacks, too_long
 
@@ -29,20 +29,25 @@ class Guard:
 
     async def check(self, request: Request) -> Verdict:
         """Raises `RequestError` when no tier, or not the tier that was asked for, can do what the request needs."""
-        able = self._able(request)
+        permitted = request.client.tiers
+        able = self._able(request, permitted)
         fitting = await self._fitting(request, able)
         if len(fitting) < len(able):
             return Verdict(fitting, Reason.GUARD_CONTEXT)
-        return Verdict(able, Reason.GUARD_CAPABILITY if len(able) < len(Tier) else None)
+        if len(able) < len(permitted):
+            return Verdict(able, Reason.GUARD_CAPABILITY)
+        return Verdict(able, Reason.GUARD_POLICY if len(permitted) < len(Tier) else None)
 
-    def _able(self, request: Request) -> tuple[Tier, ...]:
-        missing = {tier: lacks(request.body, request.features, self._limits[tier].supports) for tier in Tier}
+    def _able(self, request: Request, permitted: tuple[Tier, ...]) -> tuple[Tier, ...]:
+        missing = {tier: lacks(request.body, request.features, self._limits[tier].supports) for tier in permitted}
         able = tuple(tier for tier, what in missing.items() if not what)
         named = request.explicit_tier
+        if named is not None and named not in permitted:
+            raise Forbidden(f"This API key may not use the {named.value} tier.")
         if named is not None and named not in able:
             raise RequestError(f"The {named.value} tier does not support {' or '.join(missing[named])}.", code="unsupported")
         if not able:
-            raise RequestError(f"No tier supports {' or '.join(missing[Tier.LARGE])}.", code="unsupported")
+            raise RequestError(f"No tier that may answer supports {' or '.join(missing[permitted[-1]])}.", code="unsupported")
         return able
 
     async def _fitting(self, request: Request, able: tuple[Tier, ...]) -> tuple[Tier, ...]:

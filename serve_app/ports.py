@@ -70,6 +70,12 @@ class Ledger(Protocol):
     async def get(self, decision_id: str) -> dict[str, Any] | None:
         """The stored receipt, also when it has not been flushed yet; None when unknown."""
 
+    async def forget(self, key: str | None, session: str | None) -> int:
+        """Delete what leads back to a session, to a key, or to a session of a key; None is any. The number of decisions changed.
+
+        Raises `NotReady` when it cannot be known whether all of it is gone.
+        """
+
 
 class Observer(Protocol):
     """Where counts and durations go; never blocks and never raises."""

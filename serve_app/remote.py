@@ -28,10 +28,10 @@ def url_of(config: Path) -> str:
 
 
 def status(url: str, api_key: str = "") -> Json:
-    """`GET /status`. Raises `TierwiseError` in one line when nobody, or somebody else, answers."""
-    with _client(url, api_key) as client:
-        body = _ask(client, "GET", "/status")
-    if not {"profile", "threshold", "calibration", "tiers"} <= body.keys():
+    """`GET /status`; a key that is no admin's gets less. Raises `TierwiseError` in one line when nobody, or somebody else, answers."""
+    with connect(url, api_key) as client:
+        body = ask(client, "GET", "/status")
+    if not ({"profile", "threshold", "calibration", "tiers"} <= body.keys() or body.keys() == {"version", "tiers"}):
         raise _foreign(f"{url}/status")
     return body
 
@@ -39,20 +39,20 @@ def status(url: str, api_key: str = "") -> Json:
 def golden(url: str, api_key: str, progress: Progress) -> golden_set.Report:
     """Route the golden prompts through a running endpoint's `/route`. Raises `TierwiseError` when it does not answer."""
     rows = labelled.split(labelled.packaged())[1]
-    with _client(url, api_key) as client:
+    with connect(url, api_key) as client:
         routed = {row.id: _route(client, row.prompt) for row in progress(rows, "routing")}
     return golden_set.compare(rows, routed)
 
 
 def _route(client: httpx.Client, prompt: str) -> golden_set.Routed:
-    body = _ask(client, "POST", "/route", {"prompt": prompt})
+    body = ask(client, "POST", "/route", {"prompt": prompt})
     try:
         return golden_set.Routed(Tier(body["tier_name"]), body["complexity_score"], body["reason"])
     except (ValueError, KeyError):
         raise _foreign(f"{client.base_url}route") from None
 
 
-def _client(url: str, api_key: str) -> httpx.Client:
+def connect(url: str, api_key: str) -> httpx.Client:
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     try:
         if url.startswith(("http://", "https://")):
@@ -62,7 +62,7 @@ def _client(url: str, api_key: str) -> httpx.Client:
     raise RequestError(f"{url}: not an http address")
 
 
-def _ask(client: httpx.Client, method: str, path: str, body: Json | None = None) -> Json:
+def ask(client: httpx.Client, method: str, path: str, body: Json | None = None) -> Json:
     """The answer's JSON object; every way in which it is none is a `TierwiseError` of one line."""
     try:
         answer = client.request(method, path, json=body)

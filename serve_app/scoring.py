@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from serve_app.domain import Score, SignalState
 from serve_app.ports import Clock, Embedder, Observer, SelfAssessor
+from serve_app.resilience import Breaker
 from serve_app.routing import score as scoring
 from serve_app.routing.features import cut
 from serve_app.settings import Live, RouterSettings
@@ -16,7 +17,7 @@ Key = tuple[bytes, Live, float]
 
 
 class Scorer:
-    """Owns the scores that it remembers, keyed by content and by the settings that they were made with.
+    """Owns the signals' breakers and the scores that it remembers, keyed by content and by the settings that they were made with.
 
     The same text under the same settings gives the same score: a rating that came although the embedding was decisive
     is not used, whichever arrived first. Only a late or failed signal changes it, and the score says so.
@@ -41,6 +42,7 @@ class Scorer:
         self._clock = clock
         self.calibration = calibration
         self._known: OrderedDict[Key, Score] = OrderedDict()
+        self._breakers = {signal: Breaker(settings.breaker, clock) for signal in ("embedding", "assessment")}
 
     async def score(self, text: str, live: Live, threshold: float) -> Score:
         """Score one turn. A remembered score costs nothing; one with a late or failed signal is not remembered."""
@@ -58,10 +60,9 @@ class Scorer:
 
     async def _score(self, text: str, live: Live, threshold: float) -> Score:
         started = self._clock.monotonic()
-        deadline = self._settings.assess_deadline_s
-        assessing = asyncio.create_task(_within(self._assess, text, deadline)) if live.self_assessment else None
+        assessing = asyncio.create_task(self._signal("assessment", self._assess, text)) if live.self_assessment else None
         try:
-            embedding, embedding_state = await _within(self._embed, text, self._settings.embed_deadline_s)
+            embedding, embedding_state = await self._signal("embedding", self._embed, text)
             embedded = self._clock.monotonic()
             decisive = embedding is not None and scoring.is_decisive(embedding, threshold, live.decisive_margin)
             assessment, assessment_state = None, SignalState.SKIPPED
@@ -82,6 +83,21 @@ class Scorer:
         finally:
             if assessing is not None:
                 assessing.cancel()
+
+    async def _signal(self, name: str, ask: Callable[[str], Awaitable[float]], text: str) -> tuple[float | None, SignalState]:
+        """The signal within its deadline. One that failed again and again rests: nobody waits out the deadline of the dead."""
+        breaker = self._breakers[name]
+        ticket = breaker.admit()
+        if ticket is None:
+            return None, SignalState.FAILED
+        deadline = self._settings.embed_deadline_s if name == "embedding" else self._settings.assess_deadline_s
+        try:
+            value, state = await _within(ask, text, deadline)
+        except asyncio.CancelledError:
+            breaker.abandoned(ticket)
+            raise
+        (breaker.succeeded if state is SignalState.OK else breaker.failed)(ticket)
+        return value, state
 
     async def _embed(self, text: str) -> float:
         return self.calibration.embedding_score(await self._embedder.embed(text))

@@ -4,22 +4,22 @@ Everything here is strict: an unknown key or a wrong type is an error that names
 stand here: they come from environment variables whose names stand here.
 """
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serve_app.errors import SettingsError
+from serve_app.explain import explain, nearest
 
 PROFILES = ("local", "g6e")
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
+ORIGIN = r"^https?://[A-Za-z0-9.\-\[\]:]+$"
 
 
 class Strict(BaseModel):
@@ -70,6 +70,9 @@ class EngineSettings(Strict):
     max_queued_requests: PositiveInt = Field(default=256, description="Requests that may wait in one ingress for a place; more are a 429.")
     health_check_period_s: Seconds = Field(default=10.0, description="Time between two health checks, in seconds.")
     health_check_timeout_s: Seconds = Field(default=60.0, description="A health check slower than this counts as failed, in seconds.")
+    stall_s: Seconds = Field(
+        default=60.0, description="An engine that gives no sign of life for so long is killed and replaced, in seconds."
+    )
     graceful_shutdown_timeout_s: Seconds = Field(
         default=600.0, description="How long a leaving replica may finish its streams, in seconds."
     )
@@ -114,6 +117,16 @@ class EmbedderSettings(Strict):
     num_cpus: float = Field(default=1.0, gt=0, description="CPUs that one replica reserves.")
 
 
+class BreakerSettings(Strict):
+    """When a tier or a signal counts as broken, so that it is left alone for a while."""
+
+    failures: PositiveInt = Field(default=5, description="Failed calls that open the breaker.")
+    ratio: Fraction = Field(default=0.5, description="Share of the calls of the window that must have failed.")
+    window_s: Seconds = Field(default=30.0, description="How far back calls are looked at, in seconds.")
+    max_calls: PositiveInt = Field(default=1000, description="Calls that are remembered at most.")
+    open_s: Seconds = Field(default=10.0, description="Rest before a probe is let through, in seconds.")
+
+
 class RouterSettings(Strict):
     """How a request is scored."""
 
@@ -127,18 +140,30 @@ class RouterSettings(Strict):
     assess_max_tokens: Annotated[int, Field(ge=128)] = Field(
         default=512, description="Tokens of the rating prompt, its fixed part included."
     )
+    breaker: BreakerSettings = Field(
+        default_factory=lambda: BreakerSettings(ratio=0.9, window_s=10.0, open_s=5.0),
+        description="When a signal that is late or fails again and again is not waited for.",
+    )
 
 
 class Timeouts(Strict):
     request_s: Seconds = Field(default=600.0, description="The whole request: no phase and no retry goes beyond it, in seconds.")
+    connect_s: Seconds = Field(default=10.0, description="Until a replica of the chosen tier takes the request, in seconds.")
     first_token_s: Seconds = Field(default=120.0, description="A stream, from the engine call to its first token, in seconds.")
     between_tokens_s: Seconds = Field(default=60.0, description="Between two chunks of a stream, in seconds.")
+    hung_s: Seconds = Field(
+        default=20.0, description="A client that leaves after so long without a first token counts against the tier's breaker, in seconds."
+    )
 
 
 class Limits(Strict):
     max_body_bytes: PositiveInt = Field(default=4 * 1024 * 1024, description="Largest request body in bytes; more is a 413.")
     body_timeout_s: Seconds = Field(default=30.0, description="A body that takes longer to arrive is a 408, in seconds.")
     max_messages: PositiveInt = Field(default=2048, description="Messages in one chat request.")
+    max_tokens: PositiveInt | None = Field(
+        default=None,
+        description="Largest `max_tokens`, in tokens; a request without one gets it, so keep it well below the context lengths.",
+    )
     max_n: PositiveInt = Field(default=8, description="Largest `n`.")
     max_top_logprobs: PositiveInt = Field(default=20, description="Largest `top_logprobs`.")
     max_schema_bytes: PositiveInt = Field(default=64 * 1024, description="Largest JSON schema, of a response or of all tools, in bytes.")
@@ -154,16 +179,6 @@ class RetrySettings(Strict):
     max_backoff_s: Seconds = Field(default=2.0, description="Longest wait before any retry, in seconds.")
 
 
-class BreakerSettings(Strict):
-    """When a tier counts as broken, so that it is left alone for a while."""
-
-    failures: PositiveInt = Field(default=5, description="Failed calls that open the breaker.")
-    ratio: Fraction = Field(default=0.5, description="Share of the calls of the window that must have failed.")
-    window_s: Seconds = Field(default=30.0, description="How far back calls are looked at, in seconds.")
-    max_calls: PositiveInt = Field(default=1000, description="Calls that are remembered at most.")
-    open_s: Seconds = Field(default=10.0, description="Rest before a probe is let through, in seconds.")
-
-
 class FailureSettings(Strict):
     retry: RetrySettings = Field(default_factory=RetrySettings, description="Tries beyond the first.")
     breaker: BreakerSettings = Field(default_factory=BreakerSettings, description="When a tier is left alone.")
@@ -174,7 +189,18 @@ class FailureSettings(Strict):
 
 class Auth(Strict):
     mode: Literal["open", "keys"] = Field(default="open", description="`open` answers anyone; `keys` asks for a bearer key.")
-    keys_env: str = Field(default="TIERWISE_API_KEYS", description="Environment variable with the keys, separated by commas.")
+    keys_env: str = Field(
+        default="TIERWISE_API_KEYS", description="Environment variable with keys, or `sha256:HEX` of keys, separated by commas."
+    )
+    admin_keys_env: str = Field(
+        default="TIERWISE_ADMIN_KEYS", description="The same for admin keys, which read every decision and `/status` in detail."
+    )
+    keys_file: str | None = Field(
+        default=None, description="YAML file of keys with their limits, on every node; changes are taken over without a restart."
+    )
+    cors_origins: list[Annotated[str, Field(pattern=ORIGIN)]] = Field(
+        default_factory=list, description="Origins whose web pages may ask, such as https://app.example.com; `*` is refused."
+    )
 
 
 class LedgerSettings(Strict):
@@ -185,6 +211,22 @@ class LedgerSettings(Strict):
     queue: PositiveInt = Field(
         default=10_000, description="Records that may wait, in an ingress and in the ledger; more are counted as dropped."
     )
+    queue_mib: Annotated[int, Field(ge=8)] = Field(
+        default=64, description="Text of stored prompts and mirrored answers that may wait beside the records, in MiB."
+    )
+    store_prompts: bool = Field(default=False, description="Keep the prompts too, up to 256 KiB each; mirrored answers need it.")
+    prompt_days: PositiveInt = Field(default=30, description="Days after which prompts and mirrored answers are deleted.")
+    row_days: PositiveInt | None = Field(
+        default=None, description="Days after which the records themselves are deleted, with their prompts; null keeps them."
+    )
+
+
+class MirrorSettings(Strict):
+    """The other tier's answers to a share of the requests, given beside them (see `mirror.py`); the share is `live.mirror_share`."""
+
+    queue: PositiveInt = Field(default=64, description="Answers that may wait in one ingress to be mirrored; more are shed.")
+    workers: PositiveInt = Field(default=2, description="Mirrored answers that one ingress lets be generated at a time.")
+    timeout_s: Seconds = Field(default=120.0, description="A mirrored answer that takes longer is given up, in seconds.")
 
 
 class EarlyExit(Strict):
@@ -193,9 +235,13 @@ class EarlyExit(Strict):
     enabled: bool = Field(default=False, description="Let the small tier's doubt send a request to the large tier.")
     tokens: Annotated[int, Field(ge=1, le=256)] = Field(default=16, description="Tokens that are held back and watched.")
     statistic: Literal["mean", "low", "margin"] = Field(
-        default="mean", description="What is compared: mean log-probability, its lowest mean over a few tokens, or the lead over the runner-up."
+        default="mean",
+        description="What is compared: the mean log-probability, its lowest mean over a few tokens, or the lead over the runner-up.",
     )
     threshold: float = Field(default=-1.0, description="Below it the large tier answers; `tierwise early-exit` measures it.")
+    whole_threshold: float | None = Field(
+        default=None, description="The same for plain answers, which are watched as a whole; `threshold` when not given."
+    )
 
 
 class CapacitySettings(Strict):
@@ -209,7 +255,13 @@ class CapacitySettings(Strict):
     )
     idle: Fraction = Field(default=0.2, description="Load of the large tier below which it falls.")
     full: Annotated[float, Field(gt=0)] = Field(default=2.0, description="Load at which it has risen by `raise_most`.")
-    smoothing_s: Seconds = Field(default=15.0, description="Time constant with which the threshold follows the load, in seconds.")
+    smoothing_s: Seconds = Field(default=10.0, description="Time constant with which the threshold follows the load, in seconds.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.idle < self.busy < self.full:
+            raise ValueError("idle, busy and full must rise in this order")
+        return self
 
 
 class Live(Strict):
@@ -235,7 +287,8 @@ class Live(Strict):
     shadow_tier: Literal["small", "large"] = Field(default="large", description="Who answers in shadow mode.")
     canary_share: Fraction = Field(default=0.1, description="Share of the sessions whose easy requests go small in canary mode.")
     mirror_share: Fraction = Field(
-        default=0.0, description="Share of the answers that the other tier gives too, beside the request, for judging; needs stored prompts."
+        default=0.0,
+        description="Share of the answers that the other tier gives too, beside the request, for judging; needs stored prompts.",
     )
     early_exit: EarlyExit = Field(default_factory=EarlyExit, description="Doubt of the small tier.")
     capacity: CapacitySettings = Field(default_factory=CapacitySettings, description="Queues that move the threshold.")
@@ -255,7 +308,11 @@ class NodeShape(Strict):
 
 class IngressSettings(Strict):
     num_cpus: float = Field(default=1.0, gt=0, description="CPUs that one replica reserves.")
-    max_ongoing_requests: PositiveInt = Field(default=256, description="Requests that one replica serves at a time.")
+    max_ongoing_requests: PositiveInt = Field(default=256, description="Generations that one replica serves at a time; more are a 429.")
+    max_wait_s: Seconds = Field(
+        default=10.0,
+        description="A generation that would wait longer than this for its tier is a 429 with a computed Retry-After, in seconds.",
+    )
     max_queued_requests: PositiveInt = Field(default=512, description="Requests that may wait in one proxy for a place; more are a 429.")
 
 
@@ -274,6 +331,7 @@ class Settings(Strict):
     limits: Limits = Field(default_factory=Limits, description="What a client may ask for.")
     auth: Auth = Field(default_factory=Auth, description="Who may ask.")
     ledger: LedgerSettings = Field(default_factory=LedgerSettings, description="Where decisions and usage are kept.")
+    mirror: MirrorSettings = Field(default_factory=MirrorSettings, description="How mirrored answers are made.")
     live: Live = Field(default_factory=Live, description="Starting values of what may change while it runs.")
     fleet: list[NodeShape] = Field(min_length=1, description="The kinds of machine of this profile.")
 
@@ -319,54 +377,8 @@ def parse_live(base: Live, user_config: Mapping[str, Any]) -> Live:
         raise SettingsError(explain(error, Live, "user_config")) from None
 
 
-def explain(error: ValidationError, model: type[BaseModel], root: str) -> list[str]:
-    """One line per problem: its path, what is wrong, and for an unknown key the nearest known one."""
-    lines: dict[str, str] = {}
-    for item in error.errors(include_url=False, include_context=False):
-        path = [part for part in item["loc"] if not _is_union_tag(part)]
-        where = ".".join([root, *map(str, path)])
-        if item["type"] == "extra_forbidden":
-            known = sorted(known_keys(model, path[:-1]))
-            text = f"unknown key{nearest(str(path[-1]), known)}"
-        elif item["type"] == "missing":
-            text = "needed, but missing"
-        else:
-            text = f"{item['msg'][0].lower()}{item['msg'][1:]}, got {_short(item['input'])}"
-        lines[where] = f"{lines[where]}; or {text}" if where in lines else f"{where}: {text}"
-    return list(lines.values())
-
-
-def _is_union_tag(part: int | str) -> bool:
-    """pydantic puts the branch of a union into the path; that is no key of the file."""
-    return isinstance(part, str) and (part in {"float", "constrained-float"} or "[" in part)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """`, did you mean X?` or nothing."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}" if len(known) <= 12 else ""
-
-
-def known_keys(model: type[BaseModel], path: list[int | str]) -> set[str]:
-    """The keys that `model` knows at `path`."""
-    for part in path:
-        if isinstance(part, int):
-            continue
-        inner = next(_models_in(model.model_fields[part].annotation), None) if part in model.model_fields else None
-        if inner is None:
-            return set()
-        model = inner
-    return set(model.model_fields)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) in (Union, UnionType, Annotated, list):
-        for argument in get_args(annotation):
-            yield from _models_in(argument)
+def check_live(settings: Settings, live: Live, root: str = "user_config") -> list[str]:
+    """What `live` must not be beside `settings`, one line each; `root` is where it was read. Empty when all is well."""
+    if live.mirror_share > 0 and not settings.ledger.store_prompts:
+        return [f"{root}.mirror_share: {live.mirror_share:g} keeps prompts and answers for judging: set args.ledger.store_prompts: true"]
+    return []

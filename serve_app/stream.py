@@ -8,7 +8,7 @@ is cut out of the text: inside a JSON string a quote is always escaped, so that 
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from serve_app.domain import Json, Record, Usage
@@ -19,9 +19,10 @@ DONE = "data: [DONE]\n\n"
 _USAGE = re.compile(r',"usage":(null|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _CHOICE = re.compile(r'"choices":\[\{"index":(\d+)')
 _ERROR = '{"error"'
-_FINISHED = '"finish_reason":"'
+FINISHED = '"finish_reason":"'
 _NO_CHOICES = '"choices":[]'
 UNREADABLE = "The model's engine cannot read this request: a message or field has a form that it does not know."
+MAX_CODE = 40
 BROKEN_STREAM = "The model's answer broke off."
 
 
@@ -68,7 +69,7 @@ def engine_error(error: Mapping[str, Any]) -> EngineRejected | EngineFailed:
     code = str(error.get("code") or "")
     if code.isdigit() and int(code) < 500:
         return EngineRejected(_for_client(str(error.get("message") or "The model refused the request.")), param=error.get("param"))
-    log.warning("engine error: %s", error.get("message"))
+    log.warning("engine error %s", code[:MAX_CODE])  # its message may quote the prompt; the engine's own log has it
     return EngineFailed("The model failed to answer.")
 
 
@@ -85,6 +86,16 @@ def raise_if_error(first: str | Json) -> None:
         except ValueError:
             error = {}
         raise engine_error(error if isinstance(error, dict) else {"message": error})
+
+
+def usage_so_far(items: Sequence[str | Json]) -> tuple[Usage, bool]:
+    """What the items of an attempt that nobody got had used, and whether the engine had ended it by itself."""
+    if items and isinstance(items[-1], dict):
+        return usage_of(items[-1]), True
+    text = "".join(item for item in items if isinstance(item, str))
+    events = EventStream(include_usage=False, skipped=lambda: None)
+    events.feed(text)
+    return events.usage(), FINISHED in text
 
 
 class EventStream:
@@ -148,7 +159,7 @@ class EventStream:
             self._usages[int(choice[1]) if choice is not None else 0] = found[1]
         payload = _USAGE.sub("", payload, count=1)
         released = self._release()
-        if _FINISHED in payload:
+        if FINISHED in payload:
             self._held = payload
             return released
         return f"{released}data: {payload}\n\n"

@@ -7,17 +7,46 @@ from typing import Any
 
 import numpy as np
 
-from serve_app.domain import Attempt, Decision, Features, Json, Kind, Record, Request, Score, SelfAssessment, SignalState, Tier, TierLoad
+from serve_app.admission import Gate
+from serve_app.attempts import Attempts
+from serve_app.domain import (
+    Attempt,
+    Decision,
+    Features,
+    Json,
+    Kind,
+    MirrorPair,
+    Record,
+    Request,
+    Score,
+    SelfAssessment,
+    SignalState,
+    Tier,
+    TierLoad,
+    Usage,
+)
 from serve_app.failover import Failover
 from serve_app.guard import Guard
+from serve_app.mirror import Mirror
 from serve_app.observe.receipt import receipt
 from serve_app.pipeline import InForce, Pipeline
 from serve_app.ports import Clock, Embedding
+from serve_app.recorder import Recorder
 from serve_app.routing.guards import TierLimits
 from serve_app.routing.policy import Policy
 from serve_app.routing.score import KIND_LABEL, Calibration, Logistic
 from serve_app.scoring import Scorer
-from serve_app.settings import BreakerSettings, FailureSettings, Live, RetrySettings, RouterSettings, Supports, Timeouts, TokenPrice
+from serve_app.settings import (
+    BreakerSettings,
+    FailureSettings,
+    Live,
+    MirrorSettings,
+    RetrySettings,
+    RouterSettings,
+    Supports,
+    Timeouts,
+    TokenPrice,
+)
 from serve_app.stream import event
 
 PLAIN_FEATURES = Features(chars=5, turns=1, code=False, math=False, asks_code=False, asks_math=False)
@@ -71,6 +100,7 @@ class FakeEngine:
         self.known_load: TierLoad | None = None
         self.tokens: int | BaseException = 10
         self.counted: list[Kind] = []
+        self.used: dict[str, Usage] = {}  # what `settled` says, by request id
 
     async def generate(self, kind: Kind, body: Json, *, request_id: str, session: str | None = None) -> AsyncGenerator[str | Json]:
         call = Call(kind, body, request_id, session)
@@ -93,6 +123,9 @@ class FakeEngine:
         if isinstance(self.tokens, BaseException):
             raise self.tokens
         return self.tokens
+
+    async def settled(self, request_id: str) -> Usage | None:
+        return self.used.get(request_id)
 
     def load(self) -> TierLoad | None:
         return self.known_load
@@ -147,12 +180,21 @@ class FakeAssessor(FakeSignal):
 class FakeLedger:
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.pairs: list[MirrorPair] = []
+        self.forgotten: list[tuple[str | None, str | None]] = []
 
     def record(self, record: Record) -> None:
         self.records.append(record)
 
+    def mirrored(self, pair: MirrorPair) -> None:
+        self.pairs.append(pair)
+
     async def get(self, decision_id: str) -> Json | None:
         return next((receipt(r) for r in self.records if r.id == decision_id), None)
+
+    async def forget(self, key: str | None, session: str | None) -> int:
+        self.forgotten.append((key, session))
+        return len([r for r in self.records if key in (None, r.key) and session in (None, r.session)])
 
 
 @dataclass
@@ -163,6 +205,9 @@ class FakeObserver:
     records: list[Record] = field(default_factory=list)
     skipped: list[Tier] = field(default_factory=list)
     retries: list[Tier] = field(default_factory=list)
+    escalations: int = 0
+    refusals: list[str] = field(default_factory=list)
+    mirrors: list[str] = field(default_factory=list)
 
     def decided(self, decision: Decision) -> None:
         self.decisions.append(decision)
@@ -181,6 +226,15 @@ class FakeObserver:
 
     def skipped_chunk(self, tier: Tier) -> None:
         self.skipped.append(tier)
+
+    def escalated(self) -> None:
+        self.escalations += 1
+
+    def refused(self, why: str) -> None:
+        self.refusals.append(why)
+
+    def mirrored(self, what: str) -> None:
+        self.mirrors.append(what)
 
 
 def calibration(threshold: float = 0.65) -> Calibration:
@@ -263,6 +317,11 @@ class World:
         self.failover = failover(self.clock)
         self.limits = {tier: TierLimits(4096, Supports(images=True)) for tier in Tier}
         self.timeouts = timeouts or Timeouts(request_s=5.0, first_token_s=5.0, between_tokens_s=5.0)
+        self.gates = {tier: Gate(1000, 60.0, self.clock, lambda: None) for tier in Tier}
+        self.shift = 0.0
+        self.store_prompts = False
+        self.recorder: Recorder
+        self.mirror: Mirror
 
     @property
     def engines(self) -> dict[Tier, FakeEngine]:
@@ -270,21 +329,41 @@ class World:
 
     def in_force(self) -> InForce:
         threshold = 0.65 if self.live.threshold == "auto" else self.live.threshold
-        return InForce(self.live, Policy(threshold, self.live.math_code_heuristic))
+        return InForce(self.live, Policy(threshold, self.live.math_code_heuristic, shift=self.shift))
 
     def pipeline(self, router: RouterSettings | None = None) -> Pipeline:
-        return Pipeline(
-            scorer=make_scorer(self, router),
+        self.recorder = Recorder(
             engines=self.engines,
             prices=PRICES,
             ledger=self.ledger,
             observer=self.observer,
             clock=self.clock,
-            timeouts=self.timeouts,
-            failover=self.failover,
-            guard=Guard(self.engines, self.limits),
-            in_force=self.in_force,
             fingerprint=lambda text: f"hash of {len(text)}",
+            store_prompts=self.store_prompts,
+        )
+        self.mirror = Mirror(
+            engines=self.engines, prices=PRICES, ledger=self.ledger, observer=self.observer, clock=self.clock, settings=MirrorSettings()
+        )
+        attempts = Attempts(
+            engines=self.engines,
+            failover=self.failover,
+            gates=self.gates,
+            timeouts=self.timeouts,
+            recorder=self.recorder,
+            observer=self.observer,
+            clock=self.clock,
+            early_exit=lambda: self.live.early_exit,
+        )
+        return Pipeline(
+            guard=Guard(self.engines, self.limits),
+            scorer=make_scorer(self, router),
+            attempts=attempts,
+            recorder=self.recorder,
+            mirror=self.mirror,
+            engines=self.engines,
+            observer=self.observer,
+            clock=self.clock,
+            in_force=self.in_force,
         )
 
 

@@ -111,6 +111,7 @@ def running(folder: Path, config: dict[str, Any], *, env: dict[str, str] | None 
         **os.environ,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.deployments.proxy:middlewares",  # as `make serve` has it
         "PYTHONPATH": str(REPO),
         "RAY_AUTH_MODE": "token",  # what `serve run` switches on; the other commands must be told
         **(env or {}),

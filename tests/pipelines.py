@@ -12,8 +12,9 @@ QUICK = Timeouts(request_s=0.02, first_token_s=0.02, between_tokens_s=0.02)
 CODE = Features(chars=5, turns=1, code=True, math=False, asks_code=False, asks_math=False)
 
 
-def only_record(world: World) -> Record:
-    """The one record; the ledger and the observer got the same one."""
+async def only_record(world: World) -> Record:
+    """The one record, settled; the ledger and the observer got the same one."""
+    await world.recorder.drain(1.0)
     assert len(world.ledger.records) == 1
     assert world.observer.records == world.ledger.records
     assert world.observer.attempts == list(world.ledger.records[0].attempts)

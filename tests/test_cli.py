@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,10 @@ from typer.testing import CliRunner
 from serve_app import __version__, offline
 from serve_app.cli import app
 from serve_app.evaluate.labelled import packaged, split
+from serve_app.keys import KeyRing, digest
 from serve_app.routing.calibrate import Ratings
 from serve_app.routing.score import dump, load
+from serve_app.settings import Auth
 from tests import fakes
 
 GOLDEN = split(packaged())[1]
@@ -264,3 +267,34 @@ def test_status_refuses_an_endpoint_that_answers_otherwise(url: str, monkeypatch
 def test_a_row_with_half_a_character_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offline, "SentenceEmbedder", TinyEmbedder)
     check_mistake(run("score", stdin=r'{"id": 1, "prompt": "\ud800"}'), "line 1: not valid Unicode")
+
+
+def test_status_for_a_key_that_is_no_admins_is_shorter(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "body", b'{"version": "1", "tiers": {"small": {"ready": true}, "large": {"ready": false}}}')
+    result = run("status", "--url", url)
+    assert result.exit_code == 0, result.output
+    assert [line.split() for line in result.stdout.splitlines()] == [["small", "ready", "True"], ["large", "ready", "False"]]
+
+
+# new-key
+
+
+def test_new_key_prints_the_key_once_and_lines_for_the_file(tmp_path: Path) -> None:
+    result = run("new-key", "team-a", "--admin")
+    assert result.exit_code == 0, result.output
+    (secret,) = re.findall(r"tw-[A-Za-z0-9_-]{43}", result.stderr)
+    assert secret not in result.stdout
+    file = tmp_path / "keys.yaml"
+    file.write_text(result.stdout)
+    found = KeyRing(Auth(mode="keys", keys_file=str(file)), {}).find(secret)
+    assert found is not None
+    assert (found.id, found.admin) == ("team-a", True)
+
+
+def test_new_key_as_json() -> None:
+    made = json.loads(run("new-key", "team-a", "--json").stdout)
+    assert (made["id"], made["admin"], made["sha256"]) == ("team-a", False, digest(made["key"]))
+
+
+def test_new_key_refuses_an_id_that_the_file_may_not_hold() -> None:
+    check_mistake(run("new-key", "team a"), "ID: letters")

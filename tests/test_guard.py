@@ -110,7 +110,7 @@ async def test_what_the_small_tier_cannot_do_goes_large(supports: dict[str, Any]
 async def test_what_no_tier_can_do_is_refused_by_name() -> None:
     world = world_with()
     image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
-    with pytest.raises(RequestError, match="No tier supports images"):
+    with pytest.raises(RequestError, match="No tier that may answer supports images"):
         await world.pipeline().answer(asking(messages=[{"role": "user", "content": image}]))
 
 

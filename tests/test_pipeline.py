@@ -25,7 +25,7 @@ async def test_the_score_chooses_the_tier(score: float, tier: Tier, model: str, 
     assert answer.body is not None
     assert answer.events is None
     assert answer.body["model"] == model
-    record = only_record(world)
+    record = await only_record(world)
     assert record.outcome is Outcome.OK
     assert outcomes(record) == [(tier, Outcome.OK)]
     assert world.observer.decisions == [answer.decision]
@@ -50,7 +50,7 @@ async def test_the_generator_of_a_plain_answer_is_closed() -> None:
 async def test_the_receipt_of_a_plain_answer_agrees_with_the_record() -> None:
     world = World()
     body = (await world.pipeline().answer(make_request())).body
-    record = only_record(world)
+    record = await only_record(world)
     assert body is not None
     assert body["tierwise"] == {
         "decision_id": "tw-1",
@@ -70,7 +70,7 @@ async def test_costs_are_exact() -> None:
     """10 and 20 tokens: 0.25 and 0.50 dollars a million on the small tier, 1 and 2 on the large one."""
     world = World()
     await world.pipeline().answer(make_request())
-    record = only_record(world)
+    record = await only_record(world)
     assert record.cost_usd == (10 * 0.25 + 20 * 0.5) / 1_000_000
     assert record.all_large_usd == (10 * 1.0 + 20 * 2.0) / 1_000_000
     assert record.saved_usd == 0.0000375
@@ -79,13 +79,13 @@ async def test_costs_are_exact() -> None:
 async def test_the_large_tier_saves_nothing() -> None:
     world = World(score=HARD)
     await world.pipeline().answer(make_request())
-    assert only_record(world).saved_usd == 0.0
+    assert (await only_record(world)).saved_usd == 0.0
 
 
 async def test_the_record_says_what_was_asked_without_the_prompt() -> None:
     world = World()
     await world.pipeline().answer(make_request("hello there", session="s-1"))
-    record = only_record(world)
+    record = await only_record(world)
     assert (record.prompt_hash, record.prompt_chars, record.session, record.stream) == ("hash of 11", 11, "s-1", False)
     assert "hello there" not in repr(record)
 
@@ -94,7 +94,7 @@ async def test_times_are_measured_from_the_arrival() -> None:
     world = World()
     world.small.script = [lambda: world.clock.advance(1.5), plain_answer("small-model")]
     await world.pipeline().answer(make_request())
-    record = only_record(world)
+    record = await only_record(world)
     assert record.created == 1_700_000_000.0
     assert record.overhead_seconds == 0.0
     assert record.total_seconds == 1.5
@@ -131,7 +131,7 @@ async def test_a_dead_router_never_fails_a_request() -> None:
     answer = await world.pipeline().answer(make_request())
     assert (answer.decision.tier, answer.decision.reason) == (Tier.LARGE, Reason.FALLBACK_ROUTER_ERROR)
     assert len(world.observer.faults) == 2
-    assert only_record(world).outcome is Outcome.OK
+    assert (await only_record(world)).outcome is Outcome.OK
 
 
 async def test_a_tier_without_a_replica_is_replaced() -> None:

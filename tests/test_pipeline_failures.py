@@ -42,7 +42,7 @@ async def test_a_small_tier_that_breaks_is_replaced_by_the_large_one(script: lis
     assert (answer.decision.tier, answer.decision.reason, answer.model) == (Tier.LARGE, Reason.FALLBACK_ENGINE_ERROR, "large-model")
     if streamed:
         await read_all(answer.events)
-    record = only_record(world)
+    record = await only_record(world)
     assert record.decision == answer.decision
     assert outcomes(record) == [(Tier.SMALL, outcome), (Tier.LARGE, Outcome.OK)]
     assert record.outcome is Outcome.OK
@@ -56,7 +56,7 @@ async def test_a_stream_whose_first_event_is_an_error_is_replaced_too() -> None:
     world.large.script = stream("Hi")
     answer = await world.pipeline().answer(make_request(stream=True))
     assert "Hi" in await read_all(answer.events)
-    assert outcomes(only_record(world)) == [(Tier.SMALL, Outcome.FAILED), (Tier.LARGE, Outcome.OK)]
+    assert outcomes(await only_record(world)) == [(Tier.SMALL, Outcome.FAILED), (Tier.LARGE, Outcome.OK)]
 
 
 async def test_the_saving_after_a_fallback_counts_only_the_answer() -> None:
@@ -64,7 +64,7 @@ async def test_the_saving_after_a_fallback_counts_only_the_answer() -> None:
     world = World()
     world.small.script = [EngineFailed("broken")]
     await world.pipeline().answer(make_request())
-    record = only_record(world)
+    record = await only_record(world)
     assert record.all_large_usd == (10 * 1.0 + 20 * 2.0) / 1_000_000
     assert record.saved_usd == 0.0
 
@@ -75,7 +75,7 @@ async def test_the_saving_after_a_fallback_counts_only_the_answer() -> None:
         ([EngineFailed("The model failed to answer.")], EngineFailed, Outcome.FAILED),
         ([Pause(FOREVER)], EngineTimeout, Outcome.TIMEOUT),
         ([EngineRejected("too long")], EngineRejected, Outcome.REJECTED),
-        ([Overloaded("full")], Overloaded, Outcome.FAILED),
+        ([Overloaded("full")], Overloaded, Outcome.REFUSED),
         ([KeyError("a bug")], KeyError, Outcome.FAILED),
     ],
 )
@@ -85,7 +85,7 @@ async def test_a_large_tier_that_breaks_raises(script: list[Any], error: type[Ex
     world.large.script = script
     with pytest.raises(error):
         await world.pipeline().answer(make_request())
-    record = only_record(world)
+    record = await only_record(world)
     assert record.outcome is outcome
     assert outcomes(record) == [(Tier.LARGE, outcome)]
     assert world.small.calls == []
@@ -98,7 +98,7 @@ async def test_a_large_tier_that_breaks_once_is_asked_again() -> None:
     world.large.script = [lambda: break_first(world.large), plain_answer("large-model")]
     answer = await world.pipeline().answer(make_request())
     assert answer.decision.tier is Tier.LARGE
-    assert outcomes(only_record(world)) == [(Tier.LARGE, Outcome.FAILED), (Tier.LARGE, Outcome.OK)]
+    assert outcomes(await only_record(world)) == [(Tier.LARGE, Outcome.FAILED), (Tier.LARGE, Outcome.OK)]
     assert world.observer.retries == [Tier.LARGE]
 
 
@@ -144,7 +144,7 @@ async def test_when_both_tiers_break_both_attempts_are_recorded() -> None:
     world.large.script = [EngineFailed("two")]
     with pytest.raises(UpstreamError, match="two"):
         await world.pipeline().answer(make_request())
-    record = only_record(world)
+    record = await only_record(world)
     assert [(a.tier, a.outcome, a.error) for a in record.attempts] == [
         (Tier.SMALL, Outcome.FAILED, "one"),
         (Tier.LARGE, Outcome.FAILED, "two"),
@@ -156,7 +156,7 @@ async def test_a_request_that_the_small_engine_refuses_is_not_tried_again() -> N
     world.small.script = [EngineRejected("too long")]
     with pytest.raises(EngineRejected):
         await world.pipeline().answer(make_request())
-    assert only_record(world).outcome is Outcome.REJECTED
+    assert (await only_record(world)).outcome is Outcome.REJECTED
     assert world.large.calls == []
 
 
@@ -165,7 +165,7 @@ async def test_a_records_error_holds_no_internal_text() -> None:
     world.large.script = [KeyError("secret/path")]
     with pytest.raises(KeyError):
         await world.pipeline().answer(make_request())
-    assert only_record(world).attempts[0].error is None
+    assert (await only_record(world)).attempts[0].error is None
 
 
 # Streams

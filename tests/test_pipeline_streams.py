@@ -34,7 +34,7 @@ async def test_a_stream_is_passed_on_and_recorded_once_it_ended() -> None:
     assert answer.body is None
     assert world.ledger.records == []
     sent = await read_all(answer.events)
-    record = only_record(world)
+    record = await only_record(world)
     receipt = last_json(sent)["tierwise"]
     assert (receipt["decision_id"], receipt["tier"], receipt["reason"]) == ("tw-1", "small", "score_below")
     assert receipt["usage"]["total_tokens"] == record.usage.total_tokens == 12
@@ -58,7 +58,7 @@ async def test_the_time_to_the_first_token_is_measured() -> None:
     answer = await world.pipeline().answer(make_request(stream=True))
     world.clock.advance(5.0)  # a client that does not read yet
     await read_all(answer.events)
-    assert only_record(world).attempts[0].first_token == 0.25
+    assert (await only_record(world)).attempts[0].first_token == 0.25
 
 
 async def test_usage_that_was_asked_for_is_passed_on() -> None:
@@ -91,7 +91,7 @@ async def test_a_stream_that_breaks_ends_in_an_error_event_on_the_same_tier(brea
     assert last["tierwise"]["tier"] == tier.value
     assert "CUDA" not in sent
     assert "secret" not in sent
-    record = only_record(world)
+    record = await only_record(world)
     assert (record.outcome, outcomes(record)) == (outcome, [(tier, outcome)])
     assert record.usage == Usage(10, 1)
     assert world.engines[tier.other].calls == []
@@ -103,7 +103,7 @@ async def test_a_stream_without_an_end_is_a_failure() -> None:
     world.small.script = [chunk("Hi", 1)]
     sent = await read_all((await world.pipeline().answer(make_request(stream=True))).events)
     assert "error" in last_json(sent)
-    assert only_record(world).outcome is Outcome.FAILED
+    assert (await only_record(world)).outcome is Outcome.FAILED
 
 
 async def test_a_malformed_chunk_is_skipped_and_counted() -> None:
@@ -112,7 +112,7 @@ async def test_a_malformed_chunk_is_skipped_and_counted() -> None:
     sent = await read_all((await world.pipeline().answer(make_request(stream=True))).events)
     assert "broken" not in sent
     assert world.observer.skipped == [Tier.SMALL]
-    assert only_record(world).outcome is Outcome.OK
+    assert (await only_record(world)).outcome is Outcome.OK
 
 
 async def test_two_choices_that_break_off_are_both_counted() -> None:
@@ -120,7 +120,7 @@ async def test_two_choices_that_break_off_are_both_counted() -> None:
     world.small.script = [chunk("a", 3, index=0), chunk("x", 4, index=1), EngineFailed("broken")]
     body = {"messages": [], "n": 2}
     await read_all((await world.pipeline().answer(make_request(stream=True, body=body))).events)
-    assert only_record(world).usage == Usage(10, 7)
+    assert (await only_record(world)).usage == Usage(10, 7)
 
 
 # Clients that leave
@@ -184,7 +184,7 @@ async def leave_while_waiting_for_a_chunk(world: World) -> None:
 async def test_a_client_that_leaves_stops_the_engine_and_is_recorded(leave: Any, attempts: list[Any], usage: Usage) -> None:
     world = World()
     await leave(world)
-    record = only_record(world)
+    record = await only_record(world)
     assert (record.outcome, outcomes(record), record.usage) == (Outcome.CANCELLED, attempts, usage)
     assert all(call.closed for call in world.small.calls)
     assert world.large.calls == []
@@ -200,7 +200,7 @@ async def test_a_client_that_leaves_while_it_is_scored_leaves_nothing_behind() -
 async def test_what_a_client_got_before_it_left_is_paid_for() -> None:
     world = World()
     await leave_after_a_chunk(world)
-    record = only_record(world)
+    record = await only_record(world)
     assert record.cost_usd == (10 * 0.25 + 2 * 0.5) / 1_000_000
     assert record.all_large_usd == (10 * 1.0 + 2 * 2.0) / 1_000_000
 

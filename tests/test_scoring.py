@@ -10,7 +10,7 @@ from serve_app.domain import SelfAssessment, SignalState
 from serve_app.routing.score import AssessmentHead
 from serve_app.scoring import Scorer
 from serve_app.settings import Live, RouterSettings
-from tests.fakes import FOREVER, FakeAssessor, FakeEmbedder, World, calibration, make_scorer, until
+from tests.fakes import FOREVER, FakeAssessor, FakeEmbedder, World, calibration, embedding_for, make_scorer, until
 
 THRESHOLD = 0.65
 UNSURE, EASY, HARD = 0.6, 0.1, 0.95
@@ -203,3 +203,31 @@ async def test_a_score_under_other_settings_or_with_a_fault_is_not_the_same_scor
     await scorer.score("a", Live(self_assessment=False), 0.65)
     await scorer.score("a", Live(self_assessment=False), 0.66)
     assert len(world.embedder.texts) == 4
+
+
+async def test_a_signal_that_fails_again_and_again_rests_and_is_asked_again_later() -> None:
+    world = World(score=EASY)
+    scorer = make_scorer(world)
+    world.embedder.answer = RuntimeError("gone")
+    for number in range(5):
+        await scorer.score(f"text {number}", world.live, 0.65)
+    asked = len(world.embedder.texts)
+    score = await scorer.score("while it rests", world.live, 0.65)
+    assert (score.embedding_state, len(world.embedder.texts)) == (SignalState.FAILED, asked)
+    assert world.observer.faults[-1] == ("embedding", SignalState.FAILED)
+    world.embedder.answer = embedding_for(EASY)
+    world.clock.advance(6.0)
+    assert (await scorer.score("after its rest", world.live, 0.65)).embedding_state is SignalState.OK
+    assert (await scorer.score("and from then on", world.live, 0.65)).embedding_state is SignalState.OK
+
+
+async def test_a_rating_that_is_given_up_says_nothing_of_the_router_llm() -> None:
+    world = World(score=EASY)  # decisive: the rating is left as soon as the embedding is there
+    world.assessor.delay_s, world.embedder.delay_s = 5.0, 0.001
+    scorer = make_scorer(world)
+    for number in range(20):
+        await scorer.score(f"text {number}", world.live, 0.65)
+    world.assessor.delay_s = 0.0
+    assert len(world.assessor.texts) == 20
+    await scorer.score("the next one", world.live, 0.65)
+    assert len(world.assessor.texts) == 21

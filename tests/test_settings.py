@@ -7,8 +7,9 @@ import pytest
 from pydantic import BaseModel
 
 from serve_app.errors import SettingsError
-from serve_app.settings import PROFILES, Live, Settings, known_keys, load_profile, merge, nearest, parse, parse_live
-from serve_app.settings import _models_in as models_in
+from serve_app.explain import _models_in as models_in
+from serve_app.explain import known_keys, nearest
+from serve_app.settings import PROFILES, Live, Settings, load_profile, merge, parse, parse_live
 
 
 def models(root: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -71,7 +72,10 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ({"profile": 3}, "args.profile: needed, one of local, g6e"),
         ({"profile": "g6"}, "args.profile: unknown profile 'g6', did you mean 'g6e'?"),
         ({"profile": "local", "live": {"treshold": 0.5}}, "args.live.treshold: unknown key, did you mean 'threshold'?"),
-        ({"profile": "local", "auth": {"xyz": 1}}, "args.auth.xyz: unknown key; known: keys_env, mode"),
+        (
+            {"profile": "local", "auth": {"xyz": 1}},
+            "args.auth.xyz: unknown key; known: admin_keys_env, cors_origins, keys_env, keys_file, mode",
+        ),
         (
             {"profile": "local", "small": {"engine_kwarg": {}}},
             "args.small.engine_kwarg: unknown key, did you mean 'engine_kwargs'?",

@@ -8,16 +8,18 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from typing import Any
 
 from ray.serve.exceptions import BackPressureError
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
-from serve_app.domain import Json, Kind, Record, SelfAssessment, TierLoad
-from serve_app.errors import EngineFailed, EngineRejected, NotReady, Overloaded
-from serve_app.observe.receipt import receipt
+from serve_app.deployments.settlement import Inquiries
+from serve_app.domain import Json, Kind, MirrorPair, Record, SelfAssessment, TierLoad, Usage
+from serve_app.errors import EngineFailed, EngineRejected, EngineTimeout, NotReady, Overloaded
+from serve_app.observe.backlog import MIB, Backlog
+from serve_app.observe.receipt import receipt, row, without_large_prompt
 from serve_app.ports import Clock, Embedding
 from serve_app.stream import engine_error
 
@@ -27,6 +29,11 @@ READY_S = 30.0
 RETRY_S = 1.0
 ON_ITS_WAY_S = 0.2
 LEDGER_S = 10.0
+QUOTAS_S = 2.0
+CONNECT_S = 10.0
+SETTLE_S = 4.0
+FORGET_S = 60.0
+MESSAGE_BYTES = 2 * MIB  # gRPC takes 4 MiB between replicas, receipts and framing included
 
 
 class SystemClock:
@@ -38,7 +45,7 @@ class SystemClock:
 
 
 class ReplicaWatch:
-    """Owns the last reports of a deployment's replicas, which a task of the ingress refreshes."""
+    """Owns the last reports of a deployment's replicas, which a task of the ingress refreshes, and what they are asked besides."""
 
     def __init__(self, handle: DeploymentHandle[Any], clock: Clock) -> None:
         self._handle = handle
@@ -46,17 +53,34 @@ class ReplicaWatch:
         self._reports: list[dict[str, int]] = []
         self._as_of = 0.0
         self._seen = -math.inf
+        self._inquiries = Inquiries()
 
     async def refresh(self, timeout_s: float = 2.0) -> None:
         """Ask every replica; answers that do not come leave the old ones to grow stale."""
-        try:
-            response = self._handle.broadcast("load_report")
-            reports = await asyncio.to_thread(response.results, timeout_s=timeout_s, return_exceptions=True)
-        except Exception as error:  # noqa: BLE001 - a monitor: no replica, a dead one or a slow controller must not stop it
-            log.debug("no load report: %s", type(error).__name__)
-            return
-        if answered := [report for report in reports if isinstance(report, dict)]:
+        await asyncio.gather(self._refresh_reports(timeout_s), self._refresh_settled(timeout_s))
+
+    async def settled(self, request_id: str, seconds: float) -> Usage | None:
+        """What a generation that ended used, told by its replica at one of the next refreshes; None after `seconds`."""
+        return await self._inquiries.wait(request_id, seconds)
+
+    async def _refresh_reports(self, timeout_s: float) -> None:
+        if answered := await self._ask(timeout_s, "load_report"):
             self._reports, self._as_of, self._seen = answered, self._clock.now(), self._clock.monotonic()
+
+    async def _refresh_settled(self, timeout_s: float) -> None:
+        if waited_for := self._inquiries.open():
+            for told in await self._ask(timeout_s, "settled", waited_for):
+                self._inquiries.answer(told)
+
+    async def _ask(self, timeout_s: float, method: str, *args: Any) -> list[dict[str, Any]]:
+        """What the replicas answer in time."""
+        try:
+            response = self._handle.broadcast(method, *args)
+            answers = await asyncio.to_thread(response.results, timeout_s=timeout_s, return_exceptions=True)
+        except Exception as error:  # noqa: BLE001 - a monitor: no replica, a dead one or a slow controller must not stop it
+            log.debug("no answer to %s: %s", method, type(error).__name__)
+            return []
+        return [answer for answer in answers if isinstance(answer, dict)]
 
     def age(self) -> float:
         """Seconds since the last report; infinite before the first."""
@@ -64,6 +88,10 @@ class ReplicaWatch:
 
     def ready(self) -> bool:
         return self.age() <= READY_S
+
+    def replicas(self) -> int:
+        """Those that answered lately; 0 when unknown."""
+        return len(self._reports) if self.age() <= STALE_S else 0
 
     def load(self) -> TierLoad | None:
         if self.age() > STALE_S:
@@ -100,21 +128,23 @@ class HandleAssessor:
 class HandleEngine:
     """One tier."""
 
-    def __init__(self, model: str, handle: DeploymentHandle[Any], watch: ReplicaWatch) -> None:
+    def __init__(self, model: str, handle: DeploymentHandle[Any], watch: ReplicaWatch, *, connect_s: float = CONNECT_S) -> None:
         self.model = model
         self._handle = handle
         self._watch = watch
+        self._connect_s = connect_s
 
     async def generate(self, kind: Kind, body: Json, *, request_id: str, session: str | None = None) -> AsyncGenerator[str | Json]:
-        del session  # replica affinity is not built yet
+        """See `ports.Engine.generate`. Raises `EngineTimeout` or `Overloaded` when no replica takes the request in time."""
         generator = None
         try:
-            generator = self._handle.options(stream=True).generate.remote(kind, body, request_id)
+            generator = self._handle.options(stream=True, session_id=session or "").generate.remote(kind, body, request_id)
+            await self._connected(generator)
             async for item in generator:
                 if isinstance(item, dict) and "error" in item:
                     raise engine_error(item["error"])
                 yield item
-        except (asyncio.CancelledError, GeneratorExit, EngineRejected, EngineFailed):
+        except (asyncio.CancelledError, GeneratorExit, EngineRejected, EngineFailed, EngineTimeout, Overloaded):
             raise
         except BackPressureError:
             raise Overloaded("The model's queue is full.", retry_after=1.0) from None
@@ -125,6 +155,20 @@ class HandleEngine:
         finally:
             if generator is not None:
                 generator.cancel()
+
+    async def _connected(self, generator: "DeploymentResponseGenerator[str | Json]") -> None:
+        """Waiting for a place at replicas that are alive and at work is backpressure; without them it is a fault of ours."""
+        try:
+            async with asyncio.timeout(self._connect_s):
+                await taken(generator)
+        except TimeoutError:
+            load = self._watch.load()
+            if load is not None and load.running + load.waiting > 0:
+                raise Overloaded("The model is busy.", retry_after=self._connect_s) from None
+            raise EngineTimeout("No replica took the request in time.") from None
+
+    async def settled(self, request_id: str) -> Usage | None:
+        return await self._watch.settled(request_id, SETTLE_S)
 
     async def count(self, kind: Kind, body: Json) -> int:
         try:
@@ -143,29 +187,69 @@ class HandleEngine:
         return self._watch.ready()
 
 
-class HandleLedger:
-    """Hands records to the ledger's writer without ever making a request wait. Owns its queue: what overflows is counted."""
+async def taken(generator: "DeploymentResponseGenerator[Any]") -> None:
+    """Until a replica has accepted the call. Ray gives no public way to tell that from the first item; see the contract test."""
+    await generator._fetch_future_result_async()  # noqa: SLF001
 
-    def __init__(self, handle: DeploymentHandle[Any], *, queue: int, batch: int, on_drop: Callable[[int], None]) -> None:
+
+class HandleLedger:
+    """Hands records to the ledger's writer without ever making a request wait. Owns its queue: what overflows is counted.
+
+    `queue_mib` bounds the prompts in it. Pairs of mirrored answers are counted apart: recorded and dropped records together are
+    the requests that were answered.
+    """
+
+    def __init__(
+        self,
+        handle: DeploymentHandle[Any],
+        *,
+        queue: int,
+        batch: int,
+        on_drop: Callable[[int], None],
+        queue_mib: int = 64,
+        on_pair: Callable[[str], None] | None = None,
+    ) -> None:
         self._handle = handle
-        self._waiting: deque[Record] = deque()
-        self._queue = queue
+        self._waiting: Backlog[Record | MirrorPair] = Backlog(queue, queue_mib * MIB)
         self._batch = batch
         self._on_drop = on_drop
+        self._on_pair = on_pair
         self._news = asyncio.Event()
         self._sending = asyncio.Lock()
 
     def record(self, record: Record) -> None:
-        if len(self._waiting) >= self._queue:
+        """A prompt that is too large or finds no place is left out, the record is kept."""
+        if self._waiting.full():
             self._on_drop(1)
             return
-        self._waiting.append(record)
+        record = without_large_prompt(record)
+        self._waiting.add(record if self._waiting.fits([record]) else replace(record, prompt=None))
         self._news.set()
 
+    def mirrored(self, pair: MirrorPair) -> None:
+        if self._waiting.fits([pair]):
+            self._waiting.add(pair)
+            self._news.set()
+        elif self._on_pair is not None:
+            self._on_pair("dropped")
+
+    async def forget(self, key: str | None, session: str | None) -> int:
+        """Delete what leads back to a key or a session, here and in the ledger; the number of decisions that were changed.
+
+        Raises `NotReady` when the ledger does not answer: nothing or a part is deleted then, and asking again does the rest.
+        """
+        try:
+            async with asyncio.timeout(FORGET_S):
+                if await self.flush():
+                    return await self._handle.forget.remote(key, session)  # type: ignore[no-any-return]
+        except Exception as error:
+            log.warning("the ledger did not delete: %s", type(error).__name__)
+            raise NotReady("The ledger does not answer.", retry_after=5.0) from error
+        raise NotReady("The ledger does not answer.", retry_after=5.0)
+
     async def get(self, decision_id: str) -> Json | None:
-        for record in self._waiting:
-            if record.id == decision_id:
-                return receipt(record)
+        if isinstance(record := self._waiting.get(decision_id), Record):
+            return receipt(record)
         found = await self._ask(decision_id)
         if found is None:  # another ingress replica may have it on its way: that takes milliseconds
             await asyncio.sleep(ON_ITS_WAY_S)
@@ -180,6 +264,15 @@ class HandleLedger:
             log.warning("the ledger did not answer: %s", type(error).__name__)
             raise NotReady("The ledger does not answer.", retry_after=5.0) from error
 
+    async def sync_quotas(self, replica: str, rows: list[list[str | int]], budgeted: list[str]) -> Json | None:
+        """Give this replica's counts of its keys for the others' (see `quotas.py`); None while the ledger is away: all go on alone."""
+        try:
+            async with asyncio.timeout(QUOTAS_S):
+                return await self._handle.sync_quotas.remote(replica, rows, budgeted)  # type: ignore[no-any-return]
+        except Exception as error:  # noqa: BLE001 - the ledger may be away in any way; the next second brings the next exchange
+            log.debug("no exchange of quotas: %s", type(error).__name__)
+            return None
+
     async def run(self) -> None:
         """Send batches for ever; a batch that fails is tried again, the newest records are dropped when the queue is full."""
         while True:
@@ -193,17 +286,16 @@ class HandleLedger:
         """Send everything that waits; False when the ledger did not take it, and it waits on."""
         async with self._sending:  # the last flush of a leaving replica may meet one that still runs
             while self._waiting:
-                batch = [self._waiting[i] for i in range(min(self._batch, len(self._waiting)))]
-                if not await self._sent(batch):
+                batch = self._waiting.first(self._batch, MESSAGE_BYTES)
+                if not await self._sent(list(batch.values())):
                     return False
-                for _ in batch:
-                    self._waiting.popleft()
+                self._waiting.remove(batch)
         return True
 
-    async def _sent(self, batch: list[Record]) -> bool:
+    async def _sent(self, batch: list[Record | MirrorPair]) -> bool:
         try:
             async with asyncio.timeout(LEDGER_S):
-                await self._handle.record.remote([receipt(record) for record in batch])
+                await self._handle.record.remote([item if isinstance(item, MirrorPair) else row(item) for item in batch])
         except Exception as error:  # noqa: BLE001 - the ledger may be down in any way; the records stay in the queue
             log.warning("the ledger did not take %d records: %s", len(batch), type(error).__name__)
             return False

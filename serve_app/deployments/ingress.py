@@ -7,13 +7,14 @@ import logging
 import os
 import random
 import secrets
-from collections.abc import Coroutine
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from serve_app.admission import Gate
+from serve_app.attempts import Attempts
 from serve_app.calibrations import named
 from serve_app.deployments.clients import HandleAssessor, HandleEmbedder, HandleEngine, HandleLedger, ReplicaWatch, SystemClock
 from serve_app.domain import Json, Tier
@@ -24,17 +25,22 @@ from serve_app.gateway import auth
 from serve_app.gateway.app import Gateway, create_app
 from serve_app.gateway.translate import Translator
 from serve_app.guard import Guard
+from serve_app.mirror import Mirror
+from serve_app.observe import logs
 from serve_app.observe.metrics import Metrics, RayBackend
 from serve_app.pipeline import InForce, Pipeline
-from serve_app.ports import Clock, Engines
+from serve_app.ports import Engines, Ledger
+from serve_app.recorder import Recorder
+from serve_app.routing import capacity
 from serve_app.routing.guards import TierLimits
 from serve_app.routing.policy import Policy
 from serve_app.routing.score import Calibration
 from serve_app.scoring import Scorer
-from serve_app.settings import Live, Settings, TierSettings, parse_live
+from serve_app.settings import EarlyExit, Live, Settings, TierSettings, check_live, parse_live
 
 log = logging.getLogger(__name__)
 REFRESH_S = 1.0
+SETTLE_S = 5.0
 Handle: TypeAlias = DeploymentHandle[Any]
 HASH_KEY_ENV = "TIERWISE_HASH_KEY"
 
@@ -46,71 +52,165 @@ class Ingress:
     async def __init__(  # type: ignore[misc]  # Serve awaits it in the replica's loop
         self, settings: Settings, *, embedder: Handle, router_llm: Handle, small: Handle, large: Handle, ledger: Handle
     ) -> None:
+        logs.configure()
         self._settings = settings
+        self._clock = SystemClock()
+        here = serve.get_replica_context()
+        self._peers = ReplicaWatch(serve.get_deployment_handle(here.deployment, here.app_name), self._clock)
         self._calibration = named(settings.router.calibration, identity(settings.embedder))
-        self._in_force = in_force(settings.live, self._calibration)
-        clock = SystemClock()
-        self._failover = Failover(settings.failures, clock, random.random)
-        metrics = Metrics(RayBackend())
+        self._live, self._shift = settings.live, capacity.ShiftState()
+        self._metrics = Metrics(RayBackend())
         watched = {"small": small, "large": large, "embedder": embedder, "router_llm": router_llm}
-        watches = {name: ReplicaWatch(handle, clock) for name, handle in watched.items()}
-        engines = {
-            Tier.SMALL: HandleEngine(settings.small.model.id, small, watches["small"]),
-            Tier.LARGE: HandleEngine(settings.large.model.id, large, watches["large"]),
+        self._watches = {name: ReplicaWatch(handle, self._clock) for name, handle in watched.items()}
+        connect_s = settings.timeouts.connect_s
+        self._engines: Engines = {
+            Tier.SMALL: HandleEngine(settings.small.model.id, small, self._watches["small"], connect_s=connect_s),
+            Tier.LARGE: HandleEngine(settings.large.model.id, large, self._watches["large"], connect_s=connect_s),
         }
-        records = self._records = HandleLedger(ledger, queue=settings.ledger.queue, batch=settings.ledger.batch, on_drop=metrics.dropped)
-        scorer = Scorer(
+        self._failover = Failover(settings.failures, self._clock, random.random)
+        self._gates = {tier: self._gate(tier) for tier in Tier}
+        self._records = HandleLedger(
+            ledger,
+            queue=settings.ledger.queue,
+            queue_mib=settings.ledger.queue_mib,
+            batch=settings.ledger.batch,
+            on_drop=self._metrics.dropped,
+            on_pair=self._metrics.mirrored,
+        )
+        self._access = self._make_access(here.replica_id.unique_id)
+        self._recorder = self._make_recorder(self._records)
+        self._mirror = self._make_mirror(self._records)
+        self._pipeline = self._make_pipeline(self._make_scorer(embedder, router_llm))
+        work = (self._records.run(), self._mirror.run(), self._access.run(), self._watch())
+        self._tasks = [asyncio.get_running_loop().create_task(endless) for endless in work]
+
+    def _make_access(self, replica: str) -> auth.Access:
+        settings, exchange = self._settings, self._records.sync_quotas
+        return auth.make_access(settings.auth, settings.limits, os.environ, clock=self._clock, replica=replica, exchange=exchange)
+
+    def _gate(self, tier: Tier) -> Gate:
+        settings = self._settings.ingress
+        return Gate(settings.max_ongoing_requests, settings.max_wait_s, self._clock, lambda: self._capacity(tier))
+
+    def _capacity(self, tier: Tier) -> int | None:
+        """Sequences of the tier that this replica may count on: the ingress replicas share them evenly."""
+        load = self._engines[tier].load()
+        return None if load is None else max(1, load.capacity // max(1, self._peers.replicas()))
+
+    def _make_scorer(self, embedder: Handle, router_llm: Handle) -> Scorer:
+        return Scorer(
             embedder=HandleEmbedder(embedder),
             assessor=HandleAssessor(router_llm),
             calibration=self._calibration,
-            settings=settings.router,
-            observer=metrics,
-            clock=clock,
-            router_model=settings.router_llm.model.id,
+            settings=self._settings.router,
+            observer=self._metrics,
+            clock=self._clock,
+            router_model=self._settings.router_llm.model.id,
         )
-        self._gateway = Gateway(
-            settings=settings,
-            pipeline=self._pipeline(scorer, engines, records, metrics, clock=clock),
-            engines=engines,
-            ledger=records,
-            clock=clock,
-            translator=Translator(settings),
-            in_force=lambda: self._in_force,
-            calibration=lambda: self._calibration.sha256,
-            breakers=self._failover.states,
-            signals={name: watches[name].ready for name in ("embedder", "router_llm")},
-            authenticate=_authenticator(settings),
-        )
-        self._tasks = [_background(records.run()), _background(_refresh(list(watches.values())))]
 
-    def _pipeline(self, scorer: Scorer, engines: Engines, ledger: HandleLedger, metrics: Metrics, *, clock: Clock) -> Pipeline:
-        settings = self._settings
-        return Pipeline(
-            scorer=scorer,
-            engines=engines,
-            prices={Tier.SMALL: settings.small.price, Tier.LARGE: settings.large.price},
+    def _make_recorder(self, ledger: Ledger) -> Recorder:
+        return Recorder(
+            engines=self._engines,
+            prices={Tier.SMALL: self._settings.small.price, Tier.LARGE: self._settings.large.price},
             ledger=ledger,
-            observer=metrics,
-            clock=clock,
-            timeouts=settings.timeouts,
-            failover=self._failover,
-            guard=Guard(engines, {Tier.SMALL: _limits(settings.small), Tier.LARGE: _limits(settings.large)}),
-            in_force=lambda: self._in_force,
+            observer=self._metrics,
+            clock=self._clock,
             fingerprint=Fingerprint(os.environ.get(HASH_KEY_ENV) or secrets.token_hex(16)),
+            listeners=(self._access.settle, logs.recorded),
+            store_prompts=self._settings.ledger.store_prompts,
         )
+
+    def _make_mirror(self, ledger: Ledger) -> Mirror:
+        return Mirror(
+            engines=self._engines,
+            prices={Tier.SMALL: self._settings.small.price, Tier.LARGE: self._settings.large.price},
+            ledger=ledger,
+            observer=self._metrics,
+            clock=self._clock,
+            settings=self._settings.mirror,
+        )
+
+    def _make_pipeline(self, scorer: Scorer) -> Pipeline:
+        attempts = Attempts(
+            engines=self._engines,
+            failover=self._failover,
+            gates=self._gates,
+            timeouts=self._settings.timeouts,
+            recorder=self._recorder,
+            observer=self._metrics,
+            clock=self._clock,
+            early_exit=self._early_exit,
+        )
+        return Pipeline(
+            guard=Guard(self._engines, {Tier.SMALL: _limits(self._settings.small), Tier.LARGE: _limits(self._settings.large)}),
+            scorer=scorer,
+            attempts=attempts,
+            recorder=self._recorder,
+            mirror=self._mirror,
+            engines=self._engines,
+            observer=self._metrics,
+            clock=self._clock,
+            in_force=self.in_force,
+        )
+
+    def _early_exit(self) -> EarlyExit:
+        """Off where the small tier gives no log-probabilities."""
+        return self._live.early_exit if self._settings.small.supports.logprobs else EarlyExit()
+
+    def in_force(self) -> InForce:
+        return in_force(self._live, self._calibration, self._shift.shift)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._gateway)
+        return create_app(
+            Gateway(
+                settings=self._settings,
+                pipeline=self._pipeline,
+                engines=self._engines,
+                ledger=self._records,
+                receipts=self._recorder.get,
+                clock=self._clock,
+                translator=Translator(self._settings),
+                in_force=self.in_force,
+                calibration=lambda: self._calibration.sha256,
+                breakers=self._failover.states,
+                signals={name: self._watches[name].ready for name in ("embedder", "router_llm")},
+                access=self._access,
+            )
+        )
 
     def reconfigure(self, user_config: Json) -> None:
         """Serve hands over the whole `user_config` anew; a bad one is refused as a whole and the old one stays."""
         try:
-            self._in_force = in_force(parse_live(self._settings.live, user_config), self._calibration)
+            live = parse_live(self._settings.live, user_config)
+            if problems := check_live(self._settings, live):
+                raise SettingsError(problems)
+            self._live = live
         except SettingsError as error:
             log.error("user_config refused, the old one stays in force: %s", "; ".join(error.problems))
 
+    async def load_report(self) -> dict[str, int]:
+        """For its peers, which count each other."""
+        return {"running": sum(gate.in_flight for gate in self._gates.values())}
+
+    async def _watch(self) -> None:
+        """Each second: ask the replicas for their queues, let them move the threshold, show what is in force."""
+        while True:
+            await asyncio.gather(self._peers.refresh(), *(watch.refresh() for watch in self._watches.values()))
+            loads = {tier: engine.load() for tier, engine in self._engines.items()}
+            self._shift = capacity.step(self._live.capacity, self._shift, loads, self._clock.monotonic())
+            self._show()
+            await asyncio.sleep(REFRESH_S)
+
+    def _show(self) -> None:
+        now = self.in_force().policy
+        self._metrics.threshold(now.threshold + now.shift)
+        for tier, state in self._failover.states().items():
+            self._metrics.breaker(tier, state)
+            self._metrics.in_flight(tier, self._gates[tier].in_flight)
+
     async def __del__(self) -> None:
         """A leaving replica hands over the records that are still on their way."""
+        await self._recorder.drain(SETTLE_S)
         await self._records.flush()
 
     async def check_health(self) -> None:
@@ -134,25 +234,6 @@ class Fingerprint:
         return hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
-def in_force(live: Live, calibration: Calibration) -> InForce:
+def in_force(live: Live, calibration: Calibration, shift: float = 0.0) -> InForce:
     threshold = calibration.threshold if live.threshold == "auto" else live.threshold
-    return InForce(live, Policy(threshold=threshold, math_code_heuristic=live.math_code_heuristic))
-
-
-def _authenticator(settings: Settings) -> Any:
-    if settings.auth.mode == "open":
-        return auth.open_to_all
-    keys = [key.strip() for key in os.environ.get(settings.auth.keys_env, "").split(",") if key.strip()]
-    if not keys:
-        raise SettingsError([f"args.auth.keys_env: the environment variable {settings.auth.keys_env} holds no keys"])
-    return auth.bearer(keys)
-
-
-def _background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    return asyncio.get_running_loop().create_task(work)
-
-
-async def _refresh(watches: list[ReplicaWatch]) -> None:
-    while True:
-        await asyncio.gather(*(watch.refresh() for watch in watches))
-        await asyncio.sleep(REFRESH_S)
+    return InForce(live, Policy(threshold=threshold, math_code_heuristic=live.math_code_heuristic, shift=shift))

@@ -3,42 +3,92 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
-from itertools import islice
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from serve_app.domain import Json
-from serve_app.errors import Overloaded
+from serve_app.deployments.quota_desk import QuotaDesk
+from serve_app.domain import Json, MirrorPair
+from serve_app.errors import NotReady, Overloaded
+from serve_app.observe.backlog import MIB, Backlog, Forgotten
 from serve_app.observe.metrics import Metrics, RayBackend
+from serve_app.observe.receipt import Row, id_of, scrubbed, shown
 from serve_app.observe.store import Store
+from serve_app.quotas import Row as QuotaRow
 from serve_app.settings import LedgerSettings
 
 log = logging.getLogger(__name__)
 RETRY_S = 1.0
+PRUNE_S = 3600.0
+DAY_S = 86_400.0
 
 
 class BatchWriter:
     """Owns the rows that are not written yet. `take` answers at once; a failing database keeps them, up to the bound."""
 
-    def __init__(self, store: Store, settings: LedgerSettings, on_drop: Callable[[int], None]) -> None:
+    def __init__(
+        self, store: Store, settings: LedgerSettings, on_drop: Callable[[int], None], on_pair: Callable[[str], None] | None = None
+    ) -> None:
         self._on_drop = on_drop
+        self._on_pair = on_pair
         self._store = store
         self._settings = settings
-        self._pending: dict[str, Json] = {}
+        self._pending: Backlog[Row] = Backlog(settings.queue, settings.queue_mib * MIB)
+        self._forgotten = Forgotten()
         self._news = asyncio.Event()
         self._writing = asyncio.Lock()  # the last flush of a leaving replica may meet one that still runs
 
-    def take(self, receipts: list[Json]) -> None:
+    def take(self, rows: Sequence[Row]) -> None:
         """Raises `Overloaded` and keeps nothing when the batch does not fit: the sender keeps it."""
-        if len(self._pending) + len(receipts) > self._settings.queue:
+        if not self._pending.fits(rows):
             raise Overloaded("The ledger's queue is full.")
-        self._pending.update((receipt["id"], receipt) for receipt in receipts)
+        for row in rows:
+            if (kept := self._without_forgotten(row)) is not None:
+                self._pending.add(kept)
         self._news.set()
+
+    def _without_forgotten(self, row: Row) -> Row | None:
+        if not self._forgotten.covers(row):
+            return row
+        return None if isinstance(row, MirrorPair) else scrubbed(row)
 
     async def get(self, decision_id: str) -> Json | None:
         pending = self._pending.get(decision_id)
-        return pending if pending is not None else await asyncio.to_thread(self._store.get, decision_id)
+        return shown(pending) if isinstance(pending, dict) else await asyncio.to_thread(self._store.get, decision_id)
+
+    async def forget(self, key: str | None, session: str | None, now: float) -> int:
+        """As `Store.forget`, also for what waits here or is still on its way, if it was made before `now` (Unix time).
+
+        Raises `NotReady` when the database does not answer, and `ValueError` when neither key nor session is given.
+        """
+        if key is None and session is None:
+            raise ValueError("forget needs a key or a session")
+        self._forgotten.add(key, session, now)
+        if not await self.flush():
+            raise NotReady("The ledger's database does not answer.", retry_after=5.0)
+        touched, steps = 0, self._store.forgetting(key, session)
+        while (step := await self._step(steps)) is not None:
+            touched += step
+        return touched
+
+    async def _step(self, steps: Iterator[int]) -> int | None:
+        """The next step of a deletion; between two of them batches have their turn."""
+        async with self._writing:
+            try:
+                return await asyncio.to_thread(next, steps, None)
+            except (OperationalError, InterfaceError) as error:
+                raise NotReady("The ledger's database does not answer.", retry_after=5.0) from error
+
+    async def prune(self, now: float) -> None:
+        """Delete what is older than the settings allow. A database that is away is asked again an hour later."""
+        prompt_days, row_days = self._settings.prompt_days, self._settings.row_days
+        before_rows = None if row_days is None else now - row_days * DAY_S
+        async with self._writing:
+            try:
+                await asyncio.to_thread(self._store.prune, now - prompt_days * DAY_S, before_rows)
+            except SQLAlchemyError as error:
+                log.warning("old rows were not deleted: %s", type(error).__name__)
 
     async def run(self) -> None:
         while True:
@@ -54,27 +104,33 @@ class BatchWriter:
         """Write everything that waits, in batches; False when the database refused one, which then waits on."""
         async with self._writing:
             while self._pending:
-                batch = list(islice(self._pending.values(), self._settings.batch))
+                batch = self._pending.first(self._settings.batch, self._settings.queue_mib * MIB)
                 if not await self._written(batch):
                     return False
-                for receipt in batch:
-                    del self._pending[receipt["id"]]
+                self._pending.remove(batch)
         return True
 
-    async def _written(self, batch: list[Json]) -> bool:
+    async def _written(self, batch: Mapping[str, Row]) -> bool:
         """A database that is away is waited for; rows that it will never take are logged and let go, one by one."""
         try:
-            await asyncio.to_thread(self._store.write, batch)
+            await asyncio.to_thread(self._store.write, list(batch.values()))
         except (OperationalError, InterfaceError) as error:
             log.warning("the ledger's database is away, %d rows wait: %s", len(self._pending), type(error).__name__)
             return False
         except Exception as error:  # noqa: BLE001 - one bad row must neither stop the writer nor block the rows behind it
             if len(batch) == 1:
-                log.error("a row was lost, %s: %s", batch[0].get("id"), type(error).__name__)
-                self._on_drop(1)
+                self._let_go(next(iter(batch.values())), error)
                 return True
-            return all([await self._written([receipt]) for receipt in batch])
+            return all([await self._written({name: row}) for name, row in batch.items()])
         return True
+
+    def _let_go(self, row: Row, error: Exception) -> None:
+        """Pairs are counted apart: recorded and dropped records together are the requests that were answered."""
+        log.error("a row was lost, %s: %s", id_of(row), type(error).__name__)
+        if not isinstance(row, MirrorPair):
+            self._on_drop(1)
+        elif self._on_pair is not None:
+            self._on_pair("dropped")
 
 
 class LedgerServer:
@@ -82,19 +138,39 @@ class LedgerServer:
 
     async def __init__(self, settings: LedgerSettings) -> None:  # type: ignore[misc]  # Serve awaits it in the replica's loop
         url = os.environ.get(settings.url_env, settings.url) if settings.url_env else settings.url
-        self._writer = BatchWriter(Store(url), settings, Metrics(RayBackend()).dropped)
-        self._running = asyncio.get_running_loop().create_task(self._writer.run())
+        store = await asyncio.to_thread(Store, url)  # an older database is brought up to date first
+        metrics = Metrics(RayBackend())
+        self._writer = BatchWriter(store, settings, metrics.dropped, metrics.mirrored)
+        self._quotas = QuotaDesk(store.spent_since)
+        loop = asyncio.get_running_loop()
+        self._tasks = {"writer": loop.create_task(self._writer.run()), "pruning": loop.create_task(self._prune_hourly())}
 
-    async def record(self, receipts: list[Json]) -> None:
-        self._writer.take(receipts)
+    async def record(self, rows: list[Row]) -> None:
+        """Receipts, with prompts where they are stored, and pairs of answers. Raises `Overloaded`."""
+        self._writer.take(rows)
+        self._quotas.spend([row for row in rows if not isinstance(row, MirrorPair)], time.time())
+
+    async def sync_quotas(self, replica: str, rows: list[QuotaRow], budgeted: list[str]) -> Json:
+        """One ingress replica's counts by key and minute, for all others' and for what the budgeted keys have spent this month."""
+        return self._quotas.sync(replica, rows, budgeted, time.time())
 
     async def get(self, decision_id: str) -> Json | None:
         return await self._writer.get(decision_id)
 
+    async def forget(self, key: str | None, session: str | None) -> int:
+        """Delete what leads back to a key or a session; the number of decisions that were changed."""
+        return await self._writer.forget(key, session, time.time())
+
     async def check_health(self) -> None:
         """Serve replaces the replica when its writer has died."""
-        if self._running.done():
-            raise RuntimeError("the ledger's writer stopped") from self._running.exception()
+        for name, task in self._tasks.items():
+            if task.done():
+                raise RuntimeError(f"the ledger's {name} stopped") from (None if task.cancelled() else task.exception())
+
+    async def _prune_hourly(self) -> None:
+        while True:
+            await self._writer.prune(time.time())
+            await asyncio.sleep(PRUNE_S)
 
     async def __del__(self) -> None:
         await self._writer.flush()

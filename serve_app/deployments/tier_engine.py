@@ -5,8 +5,11 @@ for is asked for here.
 """
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
+from serve_app.deployments.session_router import RESERVED, sticky
+from serve_app.deployments.settlement import Told
 from serve_app.domain import Json, Kind, SelfAssessment
 from serve_app.settings import EngineSettings
 
@@ -28,7 +31,7 @@ class EngineReplica:
         return {"num_requests_waiting": float(queues["waiting"]), "num_requests_running": float(queues["running"])}
 
     async def check_health(self) -> None:
-        """Raises when the engine is dead: Serve then replaces the replica."""
+        """Raises when the engine is dead or hangs: Serve then replaces the replica."""
         await self._server.check_health()
 
 
@@ -45,8 +48,13 @@ class TierEngine(EngineReplica):
 
     async def generate(self, kind: Kind, body: Json, request_id: str) -> AsyncGenerator[str | Json]:
         """See `ports.Engine.generate`; a refusal by the engine is one dict `{"error": {...}}`."""
-        async for item in self._server.generate(kind, body, request_id):
-            yield item
+        async with aclosing(self._server.generate(kind, body, request_id)) as items:
+            async for item in items:
+                yield item
+
+    async def settled(self, request_ids: list[str]) -> Told:
+        """What those of these generations used that ended here; see `ports.Engine.settled`."""
+        return self._server.settlements.of(request_ids)  # type: ignore[no-any-return]
 
     async def count(self, kind: Kind, body: Json) -> Json:
         """`{"tokens": int}`, or a refusal as in `generate`. See `ports.Engine.count`."""
@@ -71,7 +79,8 @@ class RouterLLM(EngineReplica):
 def engine_options(settings: EngineSettings) -> dict[str, Any]:
     """Serve's options of an engine deployment; deployments.yaml may override each."""
     return {
-        "max_ongoing_requests": settings.max_ongoing_requests,
+        "max_ongoing_requests": settings.max_ongoing_requests + RESERVED,
+        "request_router_config": sticky(),
         "max_queued_requests": settings.max_queued_requests,
         "health_check_period_s": settings.health_check_period_s,
         "health_check_timeout_s": settings.health_check_timeout_s,

@@ -4,9 +4,11 @@
 stands in this module only, and `tests/vllm/test_contract.py` holds it against the installed versions.
 """
 
+import asyncio
 import itertools
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +23,9 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from serve_app.demo import resolve
 from serve_app.deployments.coalesce import coalesce
-from serve_app.domain import Json, Kind, SelfAssessment
+from serve_app.deployments.pulse import Pulse
+from serve_app.deployments.settlement import Settlements
+from serve_app.domain import Json, Kind, SelfAssessment, Usage
 from serve_app.routing import self_assessment
 from serve_app.settings import EngineSettings
 
@@ -29,6 +33,8 @@ HOLD_S = 0.025
 FIELD = re.compile(r"[a-z_]+")
 # What a body that the engine cannot read raises while its request is made: the client's fault, never the engine's.
 MALFORMED = (ValidationError, VLLMClientError, ValueError, TypeError)
+# What vLLM's OpenAI layer puts before our request id; behind it a completion gets the number of its prompt.
+ID_PREFIX = {"chat": "chatcmpl-", "completion": "cmpl-"}
 REQUEST_MODELS = {"chat": ChatCompletionRequest, "completion": CompletionRequest}
 
 
@@ -56,10 +62,56 @@ class Queues(StatLoggerBase):  # type: ignore[misc]
         """Nothing to say: vLLM's own logger does."""
 
 
+class Meter:
+    """Keeps hold of vLLM's own states of the open generations, one for each choice and prompt.
+
+    vLLM counts into a state exactly what it reports to its stat loggers, and forgets the state when it ends. Kept here,
+    it still says what was counted: for a generation that was cancelled, and for one whose end nobody read.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._open: dict[str, list[Any]] = {}
+        self._add_request = processor.add_request
+        processor.add_request = self._added
+
+    def _added(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        self._add_request(request, *args, **kwargs)
+        name = request.external_req_id
+        states = self._open.get(name, self._open.get(name.rpartition("-")[0]))
+        if states is not None:
+            states.append(self._processor.request_states[request.request_id])
+
+    @contextmanager
+    def generation(self, name: str) -> Iterator[list[Any]]:
+        """The states of one generation as they come; `name` is what vLLM makes of our request id."""
+        states: list[Any] = []
+        self._open[name] = states
+        try:
+            yield states
+        finally:
+            del self._open[name]
+
+    def running(self, states: list[Any]) -> list[str]:
+        """vLLM's ids of those that have not ended."""
+        return [state.request_id for state in states if state.request_id in self._processor.request_states]
+
+    @staticmethod
+    def used(states: list[Any]) -> Usage:
+        """As the engine's counters have it: a prompt counts with its first token, and once for each of its choices."""
+        begun = [state for state in states if not state.is_prefilling]
+        return Usage(
+            prompt_tokens=sum(state.prompt_len for state in begun),
+            completion_tokens=sum(state.stats.num_generation_tokens for state in begun),
+            cached_tokens=sum(state.num_cached_tokens for state in begun),
+        )
+
+
 class CountingEngine(VLLMEngine):  # type: ignore[misc]
     """Ray's vLLM engine with our counters beside vLLM's, and two processes less for a packaged model on CPU."""
 
     queues: Queues
+    meter: Meter
 
     async def start(self) -> None:
         if self._has_local_model():
@@ -79,19 +131,35 @@ class CountingEngine(VLLMEngine):  # type: ignore[misc]
         client = super()._start_async_llm_engine(engine_args, engine_config, placement_group)
         self.queues = Queues(engine_config)
         client.logger_manager.stat_loggers.append(self.queues)
+        self.meter = Meter(client.output_processor)
         return client
+
+    def kill(self) -> None:
+        """Kill the core's processes, which also ends one that is stopped; every open request then fails."""
+        for process in self._engine_client.engine_core.resources.engine_manager.processes:
+            process.kill()
 
 
 class EngineServer(LLMServer):  # type: ignore[misc]
-    """One started engine and its queues."""
+    """One started engine, its queues and its pulse."""
 
     _default_engine_cls = CountingEngine
+    pulse: Pulse
+    beating: asyncio.Task[None]
+    settlements: Settlements
 
     @classmethod
     async def started(cls, settings: EngineSettings) -> Self:
         server: Self = cls.sync_init(llm_config(settings))
         await server.start()
+        server.pulse = Pulse(server._client.is_sleeping, server.engine.kill, stall_s=settings.stall_s)
+        server.beating = asyncio.create_task(server.pulse.run())
+        server.settlements = Settlements()
         return server
+
+    async def check_health(self) -> None:
+        await super().check_health()
+        self.pulse.check()
 
     def queues(self) -> dict[str, int]:
         """waiting and running requests, capacity in sequences, and the engine's token counters."""
@@ -115,8 +183,24 @@ class TierServer(EngineServer):
             yield {"error": {"code": 400, "message": _problem(error)}}
             return
         method = self.engine.chat if kind == "chat" else self.engine.completions
-        async for item in coalesce(method(request), HOLD_S):
-            yield item if isinstance(item, str) else item.model_dump(mode="json", exclude_none=True)
+        async with self._settling(kind, request_id), aclosing(coalesce(method(request), HOLD_S)) as items:
+            async for item in items:
+                yield item if isinstance(item, str) else item.model_dump(mode="json", exclude_none=True)
+
+    @asynccontextmanager
+    async def _settling(self, kind: Kind, request_id: str) -> AsyncGenerator[None]:
+        """Keep what the generation used, however it ends, and leave nothing of it in the engine."""
+        meter = self.engine.meter
+        with meter.generation(ID_PREFIX[kind] + request_id) as states:
+            try:
+                yield
+            finally:
+                try:
+                    # One that is cancelled while vLLM is still handing it to the core is not aborted by vLLM itself.
+                    if left := meter.running(states):
+                        await self._client.abort(left, internal=True)
+                finally:
+                    self.settlements.keep(request_id, meter.used(states))
 
     async def count(self, kind: Kind, body: Json) -> Json:
         """The prompt's tokens by the engine's own renderer, so that template and tools are part of it."""

@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+import logging
+from collections.abc import AsyncGenerator
 from typing import Any, NoReturn
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from serve_app.domain import Json
 from serve_app.errors import BodyTooLarge, RequestError, RequestTimeout
 from serve_app.settings import Limits
 
 MAX_DEPTH = 100
+LEFT = "The client left before its request was complete."
+log = logging.getLogger(__name__)
 
 
 async def read_json(request: Request, limits: Limits) -> Json:
@@ -23,8 +27,6 @@ async def read_json(request: Request, limits: Limits) -> Json:
             data = await _read(request, limits)
     except TimeoutError:
         raise RequestTimeout("The request body did not arrive in time.") from None
-    except ClientDisconnect:
-        raise RequestError("The client left before its request was complete.") from None
     return parse(data)
 
 
@@ -60,12 +62,22 @@ def _is_deep(body: Json) -> bool:
 
 async def _read(request: Request, limits: Limits) -> bytes:
     chunks, size = [], 0
-    async for chunk in request.stream():
+    async for chunk in _arriving(request):
         size += len(chunk)
         if size > limits.max_body_bytes:
             _too_large(limits)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+async def _arriving(request: Request) -> AsyncGenerator[bytes]:
+    """Raises `RequestError` when the connection ends first. Serve tells that by whatever its transport raises."""
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except Exception as error:  # noqa: BLE001 - a transport whose client left raises what it likes: nobody is there to be answered
+        log.debug("a request broke off: %s", type(error).__name__)
+        raise RequestError(LEFT) from None
 
 
 def _too_large(limits: Limits) -> NoReturn:

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from serve_app import errors
 
@@ -37,11 +38,21 @@ def response(error: errors.TierwiseError, headers: dict[str, str] | None = None)
     return JSONResponse(body, status_code=error.status, headers={**SCHEMA_HEADER, **extra})
 
 
+async def answer(request: Request, error: Exception) -> Response:
+    """For an error that was raised outside of any route."""
+    return await (_ours(request, error) if isinstance(error, errors.TierwiseError) else _unexpected(request, error))
+
+
+def route_of(scope: Scope) -> str:
+    """The route's pattern, for logs: a path itself is a client's text."""
+    return str(getattr(scope.get("route"), "path", "unmatched"))
+
+
 async def _ours(request: Request, error: Exception) -> Response:
     if not isinstance(error, FOR_CLIENTS):
         return await _unexpected(request, error)
     if type(error).status >= 500:
-        log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error.message)
+        log.warning("%s %s: %s: %s", request.method, route_of(request.scope), type(error).__name__, error.message)
     return response(error, decision_header(request))
 
 
@@ -61,7 +72,7 @@ async def _validation(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("%s %s: unexpected %s", request.method, request.url.path, type(error).__name__, exc_info=error)
+    log.error("%s %s: unexpected %s", request.method, route_of(request.scope), type(error).__name__, exc_info=error)
     return response(errors.TierwiseError("Something went wrong on our side.", code="internal_error"), decision_header(request))
 
 

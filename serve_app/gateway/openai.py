@@ -11,14 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.domain import Json
 from serve_app.errors import RequestError
+from serve_app.explain import nearest
 from serve_app.gateway.structured import check_structured
-from serve_app.settings import Limits, nearest
+from serve_app.settings import Limits
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 # Accepted because OpenAI's clients send them, and dropped: no engine here has a use for them.
 IGNORED = frozenset({"metadata", "store", "service_tier", "user", "reasoning_effort", "prompt_cache_key", "safety_identifier", "verbosity"})
 MAX_NAME = 64  # of an unknown field, in the answer and in the search for the nearest known one
 MAX_INT = 2**31
+ANSWER_LENGTHS = ("max_tokens", "max_completion_tokens")
 ROUTED = frozenset({"model", "stream", "stream_options"})
 
 
@@ -119,8 +121,7 @@ def _is_union_tag(part: int | str) -> bool:
 
 def check_chat(body: Json, limits: Limits) -> None:
     check(ChatBody, body)
-    if len(body["messages"]) > limits.max_messages:
-        raise RequestError(f"messages: {len(body['messages'])} are more than the {limits.max_messages} allowed.", param="messages")
+    _check_messages(body, limits)
     if not any(_has_content(message) for message in body["messages"]):
         raise RequestError("messages: every message is empty.", code="empty_prompt", param="messages")
     for message in body["messages"]:
@@ -142,12 +143,24 @@ def check_completion(body: Json, limits: Limits) -> None:
     _check_common(body, limits)
 
 
-def engine_body(body: Json) -> Json:
-    """What the engine gets: without the fields that are ours or that nobody reads."""
+def check_route(body: Json, limits: Limits) -> None:
+    check(RouteBody, body)
+    _check_messages(body, limits)
+
+
+def engine_body(body: Json, limits: Limits) -> Json:
+    """What the engine gets: without the fields that are ours or that nobody reads, and never without the limit's `max_tokens`."""
     kept = {key: value for key, value in body.items() if key not in IGNORED | ROUTED and value is not None}
     if kept.get("tools") == []:  # none at all, in the words of some clients; an engine refuses an empty list
         del kept["tools"]
+    if limits.max_tokens is not None and not any(name in kept for name in ANSWER_LENGTHS):
+        kept["max_tokens"] = limits.max_tokens
     return kept
+
+
+def _check_messages(body: Json, limits: Limits) -> None:
+    if (count := len(body.get("messages") or ())) > limits.max_messages:
+        raise RequestError(f"messages: {count} are more than the {limits.max_messages} allowed.", code="invalid_value", param="messages")
 
 
 def _has_content(message: Json) -> bool:
@@ -156,6 +169,9 @@ def _has_content(message: Json) -> bool:
 
 def _check_common(body: Json, limits: Limits) -> None:
     _check_at_most(body, "n", limits.max_n)
+    if limits.max_tokens is not None:
+        for name in ANSWER_LENGTHS:
+            _check_at_most(body, name, limits.max_tokens)
     if body.get("stream_options") is not None and not body.get("stream"):
         raise RequestError("stream_options: only allowed with stream.", code="invalid_value", param="stream_options")
 

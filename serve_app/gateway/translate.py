@@ -5,9 +5,10 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from serve_app.domain import Decision, Json, Kind, Reason, Request, Score, Tier
-from serve_app.errors import NotFound, RequestError
+from serve_app.domain import Client, Decision, Json, Kind, Reason, Request, Score, Tier
+from serve_app.errors import Forbidden, NotFound, RequestError
 from serve_app.gateway import openai
+from serve_app.gateway.auth import Caller
 from serve_app.routing import conversation, features
 from serve_app.settings import Settings
 
@@ -21,7 +22,6 @@ class Translator:
     """Turns bodies into `Request`s. Owns the table of names under which models may be asked for."""
 
     def __init__(self, settings: Settings) -> None:
-        self._limits = settings.limits
         self._tiers = {
             Tier.SMALL.value: Tier.SMALL,
             Tier.LARGE.value: Tier.LARGE,
@@ -29,15 +29,15 @@ class Translator:
             settings.large.model.id: Tier.LARGE,
         }
 
-    @property
-    def names(self) -> list[str]:
-        return [AUTO, *self._tiers]
+    def names(self, client: Client) -> list[str]:
+        """What `client` may put into `model`."""
+        return [AUTO, *(name for name, tier in self._tiers.items() if tier in client.tiers)]
 
-    def generation(self, request_id: str, kind: Kind, body: Json, headers: Mapping[str, str]) -> Request:
-        """A chat or completion request. Raises `RequestError` or `NotFound`."""
-        (openai.check_chat if kind == "chat" else openai.check_completion)(body, self._limits)
-        tier, reason = self._explicit(body.get("model", AUTO), headers)
-        engine_body = openai.engine_body(body)
+    def generation(self, request_id: str, kind: Kind, body: Json, headers: Mapping[str, str], caller: Caller) -> Request:
+        """A chat or completion request. Raises `RequestError`, `Forbidden` or `NotFound`."""
+        (openai.check_chat if kind == "chat" else openai.check_completion)(body, caller.limits)
+        tier, reason = self._explicit(body.get("model", AUTO), headers, caller.client)
+        engine_body = openai.engine_body(body, caller.limits)
         text = features.scored_text(engine_body)
         return Request(
             id=request_id,
@@ -50,16 +50,17 @@ class Translator:
             include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
             explicit_tier=tier,
             explicit_reason=reason,
-            threshold=_threshold(headers),
+            threshold=_threshold(headers, caller.client),
             debug=headers.get("x-tierwise-debug", "").lower() == "true",
             earlier=conversation.earlier_turns(engine_body, MAX_EARLIER),
             tool_loop=conversation.is_tool_loop(engine_body),
             session=headers.get("x-session-id", "")[:MAX_SESSION_CHARS] or None,
+            client=caller.client,
         )
 
-    def route(self, request_id: str, body: Json, headers: Mapping[str, str]) -> Request:
+    def route(self, request_id: str, body: Json, headers: Mapping[str, str], caller: Caller) -> Request:
         """The dry run of `/route`: the context stands behind the prompt, where truncation costs least."""
-        openai.check(openai.RouteBody, body)
+        openai.check_route(body, caller.limits)
         if body.get("messages") is not None:
             text = features.scored_text(body)
         else:
@@ -74,15 +75,23 @@ class Translator:
             text=text,
             features=facts,
             model=AUTO,
-            threshold=_threshold(headers),
+            threshold=_threshold(headers, caller.client),
             earlier=conversation.earlier_turns(body, MAX_EARLIER),
             tool_loop=conversation.is_tool_loop(body),
+            client=caller.client,
         )
 
-    def _explicit(self, model: str, headers: Mapping[str, str]) -> tuple[Tier | None, Reason]:
+    def _explicit(self, model: str, headers: Mapping[str, str], client: Client) -> tuple[Tier | None, Reason]:
+        tier, reason = self._named(model, headers)
+        if tier is not None and tier not in client.tiers:
+            param = "model" if reason is Reason.EXPLICIT_MODEL else "x-tierwise-tier"
+            raise Forbidden(f"This API key may not use the {tier.value} tier.", param=param)
+        return tier, reason
+
+    def _named(self, model: str, headers: Mapping[str, str]) -> tuple[Tier | None, Reason]:
         if model != AUTO:
             if model not in self._tiers:
-                known = ", ".join(self.names)
+                known = ", ".join([AUTO, *self._tiers])
                 raise NotFound(f"The model {model!r} does not exist. Known: {known}.", code="model_not_found", param="model")
             return self._tiers[model], Reason.EXPLICIT_MODEL
         named = headers.get("x-tierwise-tier")
@@ -98,10 +107,11 @@ def new_id() -> str:
     return f"tw-{uuid.uuid4().hex}"
 
 
-def _threshold(headers: Mapping[str, str]) -> float | None:
+def _threshold(headers: Mapping[str, str], client: Client) -> float | None:
+    """The request's own threshold, or else its key's."""
     given = headers.get("x-tierwise-threshold")
     if given is None:
-        return None
+        return client.threshold
     value = float(given) if NUMBER.fullmatch(given) else -1.0
     if not 0.0 <= value <= 1.0:
         raise RequestError("x-tierwise-threshold: must be a number from 0 to 1.", code="invalid_value", param="x-tierwise-threshold")

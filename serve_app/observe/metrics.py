@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from serve_app.domain import Attempt, Decision, Record, SignalState, Tier
+from serve_app.resilience import BreakerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,34 @@ SPENT = Metric("tierwise_spent_usd_total", "Dollars by token prices.", ("tier",)
 ALL_LARGE = Metric("tierwise_all_large_usd_total", "Dollars had every request been large.", ())
 DROPPED = Metric("tierwise_records_dropped_total", "Ledger records dropped because a queue was full.", ())
 SKIPPED_CHUNKS = Metric("tierwise_skipped_chunks_total", "Malformed engine chunks that were skipped.", ("tier",))
+ESCALATIONS = Metric("tierwise_escalations_total", "Early exits: the small tier doubted itself and the large one answered.", ())
+REFUSALS = Metric("tierwise_refusals_total", "Requests refused before a decision, by the limit that they met.", ("limit",))
+MIRRORS = Metric("tierwise_mirrors_total", "What became of answers that could have been mirrored.", ("state",))
 
-COUNTERS = (DECISIONS, SIGNAL_FAULTS, REQUESTS, ATTEMPTS, RETRIES, TOKENS, SPENT, ALL_LARGE, DROPPED, SKIPPED_CHUNKS)
+THRESHOLD = Metric("tierwise_threshold", "The threshold in force, with what capacity adds to it.", ())
+BREAKERS = Metric("tierwise_breaker_open", "1 while a tier's breaker keeps requests away, 0.5 while it probes, 0 otherwise.", ("tier",))
+IN_FLIGHT = Metric("tierwise_in_flight", "Generations of this replica that wait for a tier or are answered by it.", ("tier",))
+
+COUNTERS = (
+    DECISIONS,
+    SIGNAL_FAULTS,
+    REQUESTS,
+    ATTEMPTS,
+    RETRIES,
+    TOKENS,
+    SPENT,
+    ALL_LARGE,
+    DROPPED,
+    SKIPPED_CHUNKS,
+    ESCALATIONS,
+    REFUSALS,
+    MIRRORS,
+)
 HISTOGRAMS = (SCORES, STAGES, DURATION, TTFT)
+GAUGES = (THRESHOLD, BREAKERS, IN_FLIGHT)
+
+
+OPENNESS = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
 
 
 class Backend(Protocol):
@@ -46,6 +72,8 @@ class Backend(Protocol):
     def add(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None: ...
 
     def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None: ...
+
+    def set(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None: ...
 
 
 class RayBackend:
@@ -58,6 +86,7 @@ class RayBackend:
         self._histograms: dict[str, Any] = {
             m.name: ray_metrics.Histogram(m.name, description=m.help, boundaries=list(m.buckets), tag_keys=m.labels) for m in HISTOGRAMS
         }
+        self._gauges: dict[str, Any] = {m.name: ray_metrics.Gauge(m.name, description=m.help, tag_keys=m.labels) for m in GAUGES}
 
     def add(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
         if value > 0:  # Ray's counters refuse zero
@@ -65,6 +94,9 @@ class RayBackend:
 
     def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
         self._histograms[metric.name].observe(value, tags=dict(labels))
+
+    def set(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        self._gauges[metric.name].set(value, tags=dict(labels))
 
 
 class Metrics:
@@ -107,6 +139,24 @@ class Metrics:
 
     def skipped_chunk(self, tier: Tier) -> None:
         self._backend.add(SKIPPED_CHUNKS, 1, {"tier": tier.value})
+
+    def escalated(self) -> None:
+        self._backend.add(ESCALATIONS, 1, {})
+
+    def refused(self, why: str) -> None:
+        self._backend.add(REFUSALS, 1, {"limit": why})
+
+    def mirrored(self, what: str) -> None:
+        self._backend.add(MIRRORS, 1, {"state": what})
+
+    def threshold(self, value: float) -> None:
+        self._backend.set(THRESHOLD, value, {})
+
+    def breaker(self, tier: Tier, state: BreakerState) -> None:
+        self._backend.set(BREAKERS, OPENNESS[state], {"tier": tier.value})
+
+    def in_flight(self, tier: Tier, generations: int) -> None:
+        self._backend.set(IN_FLIGHT, generations, {"tier": tier.value})
 
     def dropped(self, records: int) -> None:
         self._backend.add(DROPPED, records, {})

@@ -1,78 +1,47 @@
-"""The ledger's tables: one row per request and one per attempt. SQLAlchemy Core, so that the database is a URL."""
+"""The ledger's database: decisions and attempts, and where they are switched on prompts and mirrored answers."""
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from serve_app.domain import Json
-
-metadata = sa.MetaData()
-
-decisions = sa.Table(
-    "decisions",
-    metadata,
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("created", sa.Double, nullable=False, index=True),
-    sa.Column("tier", sa.String(8), nullable=False),
-    sa.Column("reason", sa.String(32), nullable=False),
-    sa.Column("mode", sa.String(8), nullable=False),
-    sa.Column("outcome", sa.String(16), nullable=False),
-    sa.Column("score", sa.Double),
-    sa.Column("threshold", sa.Double, nullable=False),
-    sa.Column("calibration", sa.String(64), nullable=False),
-    sa.Column("prompt_tokens", sa.Integer, nullable=False),
-    sa.Column("completion_tokens", sa.Integer, nullable=False),
-    sa.Column("cached_tokens", sa.Integer, nullable=False),
-    sa.Column("cost_usd", sa.Double, nullable=False),
-    sa.Column("all_large_usd", sa.Double, nullable=False),
-    sa.Column("overhead_seconds", sa.Double, nullable=False),
-    sa.Column("total_seconds", sa.Double, nullable=False),
-    sa.Column("receipt", sa.Text, nullable=False),
-)
-
-attempts = sa.Table(
-    "attempts",
-    metadata,
-    sa.Column("decision_id", sa.String(64), sa.ForeignKey("decisions.id"), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("tier", sa.String(8), nullable=False),
-    sa.Column("model", sa.String(255), nullable=False),
-    sa.Column("outcome", sa.String(16), nullable=False),
-    sa.Column("prompt_tokens", sa.Integer, nullable=False),
-    sa.Column("completion_tokens", sa.Integer, nullable=False),
-    sa.Column("cached_tokens", sa.Integer, nullable=False),
-    sa.Column("cost_usd", sa.Double, nullable=False),
-    sa.Column("started", sa.Double, nullable=False),
-    sa.Column("first_token", sa.Double),
-    sa.Column("ended", sa.Double, nullable=False),
+from serve_app.domain import Json, MirrorPair
+from serve_app.observe.receipt import PROMPT, Row, scrubbed
+from serve_app.observe.tables import (
+    attempt_rows,
+    attempts,
+    decision_row,
+    decisions,
+    mirror_row,
+    mirrors,
+    prepare,
+    prompt_row,
+    prompts,
+    rewriting,
 )
 
 
 class Store:
-    """Owns the database connection. Blocking: one thread writes. Receipts are the plain data of `receipt.receipt`."""
+    """Owns the database connection. Blocking: one thread writes. Receipts are the plain data of `receipt.row`."""
 
     def __init__(self, url: str) -> None:
         self._engine = sa.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
+        self._sqlite = self._engine.dialect.name == "sqlite"
+        if self._sqlite:
             sa.event.listen(self._engine, "connect", _tune_sqlite)
-        metadata.create_all(self._engine)
+        prepare(self._engine)
 
-    def write(self, receipts: list[Json]) -> None:
-        """Write a batch in one transaction. A receipt that is there already is left alone: a retry is harmless."""
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write a batch in one transaction. A row that is there already is left alone: a retry is harmless."""
+        pairs = {row.decision_id: row for row in rows if isinstance(row, MirrorPair)}
+        receipts = {row["id"]: row for row in rows if not isinstance(row, MirrorPair)}
         with self._engine.begin() as connection:
-            new = self._unknown(connection, receipts)
-            if new:
-                connection.execute(decisions.insert(), [_decision_row(r) for r in new])
-            if rows := [row for r in new for row in _attempt_rows(r)]:
-                connection.execute(attempts.insert(), rows)
-
-    def _unknown(self, connection: sa.Connection, receipts: list[Json]) -> list[Json]:
-        by_id = {r["id"]: r for r in receipts}
-        known = connection.execute(sa.select(decisions.c.id).where(decisions.c.id.in_(list(by_id)))).scalars()
-        for key in known:
-            del by_id[key]
-        return list(by_id.values())
+            new = _unknown(connection, decisions.c.id, receipts)
+            _insert(connection, decisions, [decision_row(receipt) for receipt in new])
+            _insert(connection, attempts, [row for receipt in new for row in attempt_rows(receipt)])
+            _insert(connection, prompts, [prompt_row(receipt) for receipt in new if receipt.get(PROMPT) is not None])
+            _insert(connection, mirrors, [mirror_row(pair) for pair in _unknown(connection, mirrors.c.decision_id, pairs)])
 
     def get(self, decision_id: str) -> Json | None:
         with self._engine.connect() as connection:
@@ -83,48 +52,89 @@ class Store:
         with self._engine.connect() as connection:
             return connection.execute(sa.select(sa.func.count()).select_from(decisions)).scalar_one()
 
+    def mirrors(self, limit: int, after: int = 0) -> list[Json]:
+        """Up to `limit` pairs in the order of writing, behind the pair whose `number` is `after`."""
+        wanted = sa.select(mirrors).where(mirrors.c.number > after).order_by(mirrors.c.number).limit(limit)
+        with self._engine.connect() as connection:
+            rows = connection.execute(wanted).mappings().all()
+        return [{**row, "body": json.loads(row["body"])} for row in rows]
+
+    def spent_since(self, key_ids: Iterable[str], since: float) -> dict[str, float]:
+        """Dollars by key since a Unix time; 0 for a key without rows. A mirror's cost is nobody's: no client asked for it."""
+        keys = list(key_ids)
+        wanted = (
+            sa.select(decisions.c.key, sa.func.sum(decisions.c.cost_usd))
+            .where(decisions.c.key.in_(keys), decisions.c.created >= since)
+            .group_by(decisions.c.key)
+        )
+        with self._engine.connect() as connection:
+            return {**dict.fromkeys(keys, 0.0), **{key: float(spent) for key, spent in connection.execute(wanted)}}
+
+    def forget(self, key: str | None, session: str | None) -> int:
+        """Delete the prompts and mirrors of a session, of a key, or of a session of a key; None is any.
+
+        The decisions stay, for the accounts, without their session and the hash of their prompt. Gives the number of decisions that
+        were changed; one that holds nothing any more is not counted again. Raises `ValueError` when neither is given.
+        """
+        return sum(self.forgetting(key, session))
+
+    def forgetting(self, key: str | None, session: str | None) -> Iterator[int]:
+        """`forget` step by step, a short transaction each, so that a key of a million decisions does not keep the writer waiting."""
+        if key is None and session is None:
+            raise ValueError("forget needs a key or a session")
+        with self._engine.begin() as connection:
+            for table in (prompts, mirrors):
+                connection.execute(table.delete().where(*_owned(table, key, session)))
+        yield 0
+        yield from rewriting(self._engine, _owned(decisions, key, session), ("session", "receipt"), _scrubbed)
+        self._wipe()
+
+    def prune(self, before_prompts: float, before_rows: float | None) -> None:
+        """Delete prompts and mirrors older than a Unix time, and decisions older than another, with all that hangs on them."""
+        oldest_prompt = before_prompts if before_rows is None else max(before_prompts, before_rows)
+        with self._engine.begin() as connection:
+            for table in (prompts, mirrors):
+                connection.execute(table.delete().where(table.c.created < oldest_prompt))
+            if before_rows is not None:
+                old = sa.select(decisions.c.id).where(decisions.c.created < before_rows)
+                connection.execute(attempts.delete().where(attempts.c.decision_id.in_(old)))
+                connection.execute(decisions.delete().where(decisions.c.created < before_rows))
+        self._wipe()
+
     def close(self) -> None:
         self._engine.dispose()
 
+    def _wipe(self) -> None:
+        """SQLite's log keeps pages as they were until it is written back. PostgreSQL's old rows go with its next vacuum."""
+        if self._sqlite:
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
 
 def _tune_sqlite(connection: Any, _record: object) -> None:
-    """Readers do not block the writer (WAL), and a commit is one sync at most."""
+    """Readers do not block the writer (WAL), a commit is one sync at most, and what is deleted is overwritten."""
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _decision_row(receipt: Json) -> Json:
-    decision, usage = receipt["decision"], receipt["usage"]
-    return {
-        "id": receipt["id"],
-        "created": receipt["created"],
-        "tier": decision["tier"],
-        "reason": decision["reason"],
-        "mode": decision["mode"],
-        "outcome": receipt["outcome"],
-        "score": decision["score"]["value"],
-        "threshold": decision["threshold"],
-        "calibration": decision["score"]["calibration"],
-        "prompt_tokens": usage["prompt_tokens"],
-        "completion_tokens": usage["completion_tokens"],
-        "cached_tokens": usage["cached_tokens"],
-        "cost_usd": receipt["cost_usd"],
-        "all_large_usd": receipt["all_large_usd"],
-        "overhead_seconds": receipt["overhead_seconds"],
-        "total_seconds": receipt["total_seconds"],
-        "receipt": json.dumps(receipt),
-    }
+def _unknown(connection: sa.Connection, column: sa.Column[Any], rows: dict[str, Any]) -> list[Any]:
+    """The rows whose id is not in the table yet."""
+    known = set(connection.execute(sa.select(column).where(column.in_(list(rows)))).scalars()) if rows else set()
+    return [row for name, row in rows.items() if name not in known]
 
 
-def _attempt_rows(receipt: Json) -> list[Json]:
-    return [
-        {
-            "decision_id": receipt["id"],
-            "number": number,
-            **{name: attempt[name] for name in ("tier", "model", "outcome", "cost_usd", "started", "first_token", "ended")},
-            **{name: attempt["usage"][name] for name in ("prompt_tokens", "completion_tokens", "cached_tokens")},
-        }
-        for number, attempt in enumerate(receipt["attempts"])
-    ]
+def _insert(connection: sa.Connection, table: sa.Table, rows: list[Json]) -> None:
+    if rows:
+        connection.execute(table.insert(), rows)
+
+
+def _owned(table: sa.Table, key: str | None, session: str | None) -> list[sa.ColumnElement[bool]]:
+    named = {"key": key, "session": session}
+    return [table.c[name] == value for name, value in named.items() if value is not None]
+
+
+def _scrubbed(receipt: str) -> dict[str, Any] | None:
+    text = json.dumps(scrubbed(json.loads(receipt)))
+    return None if text == receipt else {"session": None, "receipt": text}

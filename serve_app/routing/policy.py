@@ -1,25 +1,36 @@
-"""The decision: guards, then rules, then the score against the threshold. Pure."""
+"""The decision: guards, then rules, then the score against the threshold, then capacity and mode. Pure."""
 
+import hashlib
 from collections.abc import Set
 from dataclasses import dataclass, replace
 
 from serve_app.domain import NO_SCORE, Decision, Features, Mode, Reason, Request, Score, Tier
+from serve_app.settings import Live
+
+BY_SCORE = (Reason.SCORE_ABOVE, Reason.SCORE_BELOW, Reason.CAPACITY, Reason.CONVERSATION, Reason.HEURISTIC_MATH_CODE)
+EXPLICIT = (Reason.EXPLICIT_MODEL, Reason.EXPLICIT_TIER)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is in force right now; made anew from `settings.Live` whenever that changes."""
+    """What is in force right now; made anew from `settings.Live` whenever that changes. `shift` is what capacity adds."""
 
     threshold: float
     math_code_heuristic: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
+    shift: float = 0.0
+
+    def static_threshold(self, request: Request) -> float:
+        """The request's own threshold inside the bounds, or the one in force; without what capacity adds."""
+        return self.threshold if request.threshold is None else self._inside(request.threshold)
 
     def effective_threshold(self, request: Request) -> float:
-        """The request's own threshold inside the bounds, or the one in force."""
-        if request.threshold is None:
-            return self.threshold
+        """With what capacity adds: nothing where the request names its own."""
+        return min(max(self.threshold + self.shift, 0.0), 1.0) if request.threshold is None else self._inside(request.threshold)
+
+    def _inside(self, threshold: float) -> float:
         low, high = self.bounds
-        return min(max(request.threshold, low), high)
+        return min(max(threshold, low), high)
 
 
 def decide_early(policy: Policy, request: Request, available: Set[Tier] = frozenset(Tier)) -> Decision | None:
@@ -35,22 +46,56 @@ def decide_early(policy: Policy, request: Request, available: Set[Tier] = frozen
 def decide(policy: Policy, request: Request, score: Score, available: Set[Tier] = frozenset(Tier)) -> Decision:
     """The score against the threshold; without a score the large tier, since paying more beats failing.
 
-    A score exactly at the threshold goes to the large tier.
+    A score exactly at the threshold goes to the large tier. Where the static threshold says otherwise, capacity is the reason.
     """
-    threshold = policy.effective_threshold(request)
+    static, threshold = policy.static_threshold(request), policy.effective_threshold(request)
     if score.value is None:
         return _settle(Tier.LARGE, Reason.FALLBACK_ROUTER_ERROR, threshold, score, features=request.features, available=available)
-    if score.value >= threshold:
-        return _settle(Tier.LARGE, Reason.SCORE_ABOVE, threshold, score, features=request.features, available=available)
-    return _settle(Tier.SMALL, Reason.SCORE_BELOW, threshold, score, features=request.features, available=available)
+    tier = _by_score(score.value, threshold)
+    reason = Reason.SCORE_ABOVE if tier is Tier.LARGE else Reason.SCORE_BELOW
+    if tier is not _by_score(score.value, static):
+        reason = Reason.CAPACITY
+    decision = _settle(tier, reason, threshold, score, features=request.features, available=available)
+    return replace(decision, shift=threshold - static)
 
 
 def in_conversation(decision: Decision, hardest_before: float | None, available: Set[Tier] = frozenset(Tier)) -> Decision:
-    """Keep the large tier when one of the turns before needed it."""
+    """Keep the large tier when one of the turns before needed it: capacity does not move that."""
     decision = replace(decision, conversation=hardest_before)
-    if decision.tier is Tier.LARGE or hardest_before is None or hardest_before < decision.threshold or Tier.LARGE not in available:
+    threshold = decision.threshold - decision.shift
+    if decision.tier is Tier.LARGE or hardest_before is None or hardest_before < threshold or Tier.LARGE not in available:
         return decision
     return replace(decision, tier=Tier.LARGE, reason=Reason.CONVERSATION)
+
+
+def in_mode(decision: Decision, request: Request, live: Live) -> Decision:
+    """Shadow: the router's choice is kept, the default tier answers. Canary: only some sessions' easy requests go small.
+
+    Neither touches what a guard, a fault or the client decided.
+    """
+    if live.mode == "normal" or decision.reason not in BY_SCORE:
+        return decision
+    if live.mode == "shadow":
+        return _instead(decision, Tier(live.shadow_tier), Mode.SHADOW)
+    if decision.tier is not Tier.SMALL:
+        return decision
+    inside = part_of(request.session or request.id) < live.canary_share
+    return _instead(decision, Tier.SMALL if inside else Tier.LARGE, Mode.CANARY)
+
+
+def part_of(name: str) -> float:
+    """Where `name` falls in [0, 1): the same name always falls on the same place, so that a session stays on its side."""
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
+
+
+def _instead(decision: Decision, tier: Tier, mode: Mode) -> Decision:
+    """`tier` answers where the guards allow it."""
+    tier = tier if tier in decision.allowed else decision.tier
+    return replace(decision, tier=tier, mode=mode, chosen=decision.tier)
+
+
+def _by_score(value: float, threshold: float) -> Tier:
+    return Tier.LARGE if value >= threshold else Tier.SMALL
 
 
 def _settle(tier: Tier, reason: Reason, threshold: float, score: Score, *, features: Features, available: Set[Tier]) -> Decision:

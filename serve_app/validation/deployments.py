@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from serve_app.errors import SettingsError
-from serve_app.settings import Live, Settings, nearest, parse_live
+from serve_app.explain import nearest
+from serve_app.settings import Live, Settings, parse_live
 from serve_app.validation.bounds import Bound, is_number, is_whole
 from serve_app.validation.report import Report
 from serve_app.validation.serve_part import BOUNDS, deployments

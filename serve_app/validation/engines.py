@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from serve_app import demo
-from serve_app.settings import EngineSettings, Model, Settings, nearest
+from serve_app.explain import nearest
+from serve_app.settings import EngineSettings, Model, Settings
 from serve_app.validation.bounds import Bound
 from serve_app.validation.report import Report
 from serve_app.validation.sources import vllm_keys

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from serve_app.settings import EngineSettings, ModelMemory, NodeShape, Settings, nearest
+from serve_app.explain import nearest
+from serve_app.settings import EngineSettings, ModelMemory, NodeShape, Settings
 from serve_app.validation.engines import context
 from serve_app.validation.report import Report
 from serve_app.validation.sources import gpu_memory_utilization

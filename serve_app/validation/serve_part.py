@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from serve_app.settings import nearest
+from serve_app.explain import nearest
 from serve_app.validation.bounds import Bound
 from serve_app.validation.report import Report
 from serve_app.validation.sources import serve_keys

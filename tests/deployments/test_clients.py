@@ -1,7 +1,7 @@
 """The ports over Serve's handles, with handles that only remember."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,17 +10,28 @@ from ray.serve.exceptions import BackPressureError
 
 from serve_app.deployments import clients
 from serve_app.deployments.clients import HandleAssessor, HandleEmbedder, HandleEngine, HandleLedger, ReplicaWatch
-from serve_app.domain import Decision, Outcome, Reason, Record, Tier
-from serve_app.errors import EngineFailed, EngineRejected, NotReady, Overloaded, TierwiseError
+from serve_app.domain import Decision, Outcome, Reason, Record, Tier, Usage
+from serve_app.errors import EngineFailed, EngineRejected, EngineTimeout, NotReady, Overloaded, TierwiseError
 from tests.fakes import FOREVER, FakeClock, Pause, soon, until
 
 
 class FakeStream:
-    """What a streaming handle gives: an async iterator that can be cancelled and does not cancel itself."""
+    """What a streaming handle gives: an async iterator that can be cancelled and does not cancel itself.
+
+    A replica takes it after `taken` is set; what is in `refused` is raised then.
+    """
 
     def __init__(self, script: list[Any]) -> None:
         self.script = script
         self.cancelled = 0
+        self.taken = asyncio.Event()
+        self.taken.set()
+        self.refused: Exception | None = None
+
+    async def _fetch_future_result_async(self) -> None:
+        await self.taken.wait()
+        if self.refused is not None:
+            raise self.refused
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         for step in self.script:
@@ -40,12 +51,12 @@ class FakeHandle:
 
     def __init__(self, **methods: Callable[..., Any]) -> None:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
-        self.streaming: bool | None = None
+        self.chosen: dict[str, Any] = {}
         for name, method in methods.items():
             setattr(self, name, SimpleNamespace(remote=self._remembering(name, method)))
 
-    def options(self, *, stream: bool) -> "FakeHandle":
-        self.streaming = stream
+    def options(self, **chosen: Any) -> "FakeHandle":
+        self.chosen = chosen
         return self
 
     def _remembering(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,7 +70,7 @@ class FakeHandle:
 def engine_over(script: list[Any]) -> tuple[HandleEngine, FakeStream, FakeHandle]:
     stream = FakeStream(script)
     handle = FakeHandle(generate=lambda *_: stream)
-    return HandleEngine("m", handle, ReplicaWatch(handle, FakeClock())), stream, handle  # type: ignore[arg-type]
+    return HandleEngine("m", handle, ReplicaWatch(handle, FakeClock()), connect_s=0.05), stream, handle  # type: ignore[arg-type]
 
 
 async def collect(engine: HandleEngine) -> list[Any]:
@@ -70,7 +81,7 @@ async def test_items_pass_unchanged_and_the_call_is_cancelled_at_the_end() -> No
     engine, stream, handle = engine_over(["data: 1\n\n", "data: 2\n\n"])
     assert await collect(engine) == ["data: 1\n\n", "data: 2\n\n"]
     assert handle.calls == [("generate", ("chat", {"a": 1}, "r-1"))]
-    assert handle.streaming is True
+    assert handle.chosen == {"stream": True, "session_id": "s"}
     assert stream.cancelled == 1
 
 
@@ -128,6 +139,61 @@ async def test_a_cancelled_reader_cancels_the_call() -> None:
     assert stream.cancelled == 1
 
 
+async def test_a_call_without_a_session_names_none() -> None:
+    engine, _, handle = engine_over(["data: 1\n\n"])
+    assert [item async for item in engine.generate("chat", {}, request_id="r-1")] == ["data: 1\n\n"]
+    assert handle.chosen == {"stream": True, "session_id": ""}
+
+
+# The connect phase
+
+
+async def test_a_call_that_no_replica_takes_is_given_up_and_cancelled() -> None:
+    engine, stream, _ = engine_over(["data: 1\n\n"])
+    stream.taken.clear()
+    with pytest.raises(EngineTimeout, match=r"^No replica took the request in time\.$"):
+        await soon(collect(engine))
+    assert stream.cancelled == 1
+
+
+@pytest.mark.parametrize(("running", "waiting", "expected"), [(3, 0, Overloaded), (0, 1, Overloaded), (0, 0, EngineTimeout)])
+async def test_replicas_at_work_that_take_nothing_are_busy_not_broken(running: int, waiting: int, expected: type[TierwiseError]) -> None:
+    stream = FakeStream(["data: 1\n\n"])
+    stream.taken.clear()
+    watch = ReplicaWatch(Broadcasting([{**REPORT, "running": running, "waiting": waiting}]), FakeClock())  # type: ignore[arg-type]
+    await watch.refresh()
+    engine = HandleEngine("m", FakeHandle(generate=lambda *_: stream), watch, connect_s=0.05)  # type: ignore[arg-type]
+    with pytest.raises(expected) as caught:
+        await soon(collect(engine))
+    assert (caught.value.retry_after is not None) == (expected is Overloaded)
+    assert stream.cancelled == 1
+
+
+async def test_a_slow_answer_of_a_replica_that_took_the_call_is_waited_for() -> None:
+    engine, _, _ = engine_over([Pause(0.2), "data: 1\n\n"])
+    assert await collect(engine) == ["data: 1\n\n"]
+
+
+async def test_a_full_queue_is_told_at_once_also_while_connecting() -> None:
+    engine, stream, _ = engine_over([])
+    stream.refused = BackPressureError(num_queued_requests=1, max_queued_requests=1)
+    with pytest.raises(Overloaded, match="queue is full"):
+        await collect(engine)
+
+
+async def test_leaving_while_connecting_cancels_the_call() -> None:
+    stream = FakeStream([])
+    stream.taken.clear()
+    handle = FakeHandle(generate=lambda *_: stream)
+    engine = HandleEngine("m", handle, ReplicaWatch(handle, FakeClock()), connect_s=FOREVER)  # type: ignore[arg-type]
+    reading = asyncio.create_task(collect(engine))
+    await until(lambda: handle.calls)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert stream.cancelled == 1
+
+
 async def test_the_signals_are_plain_calls() -> None:
     async def answer(text: str) -> str:
         return f"of {text}"
@@ -141,20 +207,29 @@ async def test_the_signals_are_plain_calls() -> None:
 
 
 class Broadcasting:
-    """A handle whose `broadcast` gives these reports, or raises."""
+    """A handle whose `broadcast` gives these reports, or raises; `used` is what each replica tells of generations that ended."""
 
-    def __init__(self, reports: Any) -> None:
+    def __init__(self, reports: Any, used: Sequence[Any] = ()) -> None:
         self.reports = reports
+        self.used = list(used)
+        self.asked: list[list[str]] = []
 
-    def broadcast(self, method: str) -> "Broadcasting":
-        assert method == "load_report"
-        return self
+    def broadcast(self, method: str, *args: Any) -> Any:
+        if method == "settled":
+            self.asked.append(args[0])
+            return SimpleNamespace(results=self._settled)
+        assert (method, args) == ("load_report", ())
+        return SimpleNamespace(results=self._reports)
 
-    def results(self, *, timeout_s: float, return_exceptions: bool) -> Any:
+    def _reports(self, *, timeout_s: float, return_exceptions: bool) -> Any:
         assert return_exceptions
         if isinstance(self.reports, Exception):
             raise self.reports
         return self.reports
+
+    def _settled(self, *, timeout_s: float, return_exceptions: bool) -> Any:
+        assert return_exceptions
+        return self.used
 
 
 REPORT = {"waiting": 1, "running": 2, "capacity": 16, "prompt_tokens": 10, "generation_tokens": 20}
@@ -195,6 +270,41 @@ async def test_no_answer_leaves_the_old_report(answer: Any) -> None:
     load = watch.load()
     assert load is not None
     assert load.as_of == clock.now() - 3.0
+
+
+# What cancelled generations used
+
+
+async def test_what_a_cancelled_generation_used_is_told_by_whichever_replica_ran_it() -> None:
+    handle = Broadcasting([REPORT], used=[{}, RuntimeError("dead"), {"r-1": (10, 20, 5)}])
+    watch = ReplicaWatch(handle, FakeClock())  # type: ignore[arg-type]
+    asking = asyncio.create_task(HandleEngine("m", handle, watch).settled("r-1"))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    await watch.refresh()
+    assert await soon(asking) == Usage(10, 20, 5)
+    await watch.refresh()
+    assert handle.asked == [["r-1"]], "nobody waits any more"
+
+
+async def test_a_generation_that_has_not_stopped_yet_is_asked_for_again() -> None:
+    handle = Broadcasting([REPORT], used=[{}])
+    watch = ReplicaWatch(handle, FakeClock())  # type: ignore[arg-type]
+    asking = asyncio.create_task(watch.settled("r-1", FOREVER))
+    await asyncio.sleep(0)
+    await watch.refresh()
+    assert not asking.done()
+    handle.used = [{"r-1": (1, 2, 0)}]
+    await watch.refresh()
+    assert await soon(asking) == Usage(1, 2, 0)
+
+
+async def test_what_no_replica_knows_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "SETTLE_S", 0.05)
+    handle = Broadcasting([REPORT])
+    watch = ReplicaWatch(handle, FakeClock())  # type: ignore[arg-type]
+    assert await soon(HandleEngine("m", handle, watch).settled("r-1")) is None  # type: ignore[arg-type]
+    await watch.refresh()
+    assert handle.asked == []
 
 
 # The ledger's queue

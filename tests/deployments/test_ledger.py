@@ -2,17 +2,23 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from serve_app.deployments import ledger
-from serve_app.deployments.ledger import BatchWriter
-from serve_app.errors import Overloaded
+from serve_app.deployments.ledger import BatchWriter, LedgerServer
+from serve_app.domain import MirrorPair
+from serve_app.errors import NotReady, Overloaded
+from serve_app.observe.receipt import id_of, receipt, row
+from serve_app.observe.store import Store
 from serve_app.settings import LedgerSettings
 from tests.fakes import FOREVER, until
+from tests.observe.common import PROMPT, pair, query, record
 
 
 class FakeStore:
@@ -27,16 +33,36 @@ class FakeStore:
         self.dropped = 0
         self.gate = threading.Event()
         self.gate.set()
+        self.pairs: list[str] = []
+        self.dropped_pairs: list[str] = []
+        self.forgotten: list[tuple[str | None, str | None, list[str]]] = []
+        self.pruned: list[tuple[float, float | None]] = []
+        self.steps = 1  # of a deletion
 
-    def write(self, receipts: list[Any]) -> None:
+    def write(self, rows: list[Any]) -> None:
         assert self.gate.wait(5.0)
         if self.broken:
             self.refused += 1
             raise OperationalError("insert", {}, Exception("disk full"))
-        if self.poison & {item["id"] for item in receipts}:
+        if self.poison & {id_of(item) for item in rows}:
             raise ValueError("a value that no column takes")
-        self.batches.append([item["id"] for item in receipts])
-        self.rows.update((item["id"], item) for item in receipts)
+        self.batches.append([id_of(item) for item in rows])
+        self.pairs += [item.decision_id for item in rows if isinstance(item, MirrorPair)]
+        self.rows.update((item["id"], item) for item in rows if isinstance(item, dict))
+
+    def forgetting(self, key: str | None, session: str | None) -> Iterator[int]:
+        for number in range(self.steps):
+            assert self.gate.wait(5.0)
+            if self.broken:
+                raise OperationalError("delete", {}, Exception("disk full"))
+            if number == 0:
+                self.forgotten.append((key, session, sorted(self.rows)))
+            yield len(self.rows)
+
+    def prune(self, before_prompts: float, before_rows: float | None) -> None:
+        if self.broken:
+            raise OperationalError("delete", {}, Exception("disk full"))
+        self.pruned.append((before_prompts, before_rows))
 
     def drop(self, count: int) -> None:
         self.dropped += count
@@ -50,7 +76,9 @@ def rows(*names: str) -> list[dict[str, Any]]:
 
 
 def make_writer(store: FakeStore, **settings: Any) -> BatchWriter:
-    return BatchWriter(store, LedgerSettings(**{"flush_s": 0.01, "batch": 2, "queue": 5, **settings}), store.drop)  # type: ignore[arg-type]
+    return BatchWriter(
+        store, LedgerSettings(**{"flush_s": 0.01, "batch": 2, "queue": 5, **settings}), store.drop, store.dropped_pairs.append
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -151,3 +179,159 @@ async def test_a_row_that_the_database_never_takes_is_counted_and_does_not_block
     assert await writer.flush()
     assert set(store.rows) == {"a", "c"}
     assert store.dropped == 1
+
+
+# --- prompts and pairs
+
+
+async def test_a_row_that_waits_is_shown_without_its_prompt(store: FakeStore) -> None:
+    writer = make_writer(store)
+    writer.take([row(record("a", prompt=PROMPT)), pair("a")])
+    assert await writer.get("a") == receipt(record("a"))
+    assert await writer.flush()
+    assert (store.rows["a"]["prompt"], store.pairs) == (PROMPT, ["a"])
+
+
+async def test_pairs_take_places_as_rows_do(store: FakeStore) -> None:
+    writer = make_writer(store, queue=2)
+    writer.take([row(record("a")), pair("a")])
+    with pytest.raises(Overloaded):
+        writer.take([pair("b")])
+
+
+async def test_prompts_that_do_not_fit_are_left_with_the_sender(store: FakeStore) -> None:
+    """However few they are: a queue of records alone would hold gigabytes."""
+    writer = make_writer(store, queue=1000, queue_mib=8)
+    large = {"prompt": "x" * 1024 * 1024}
+    writer.take([row(record(f"{number}", prompt=large)) for number in range(7)])
+    with pytest.raises(Overloaded):
+        writer.take([row(record("8", prompt=large))])
+    assert await writer.flush()
+    writer.take([row(record("8", prompt=large))])
+
+
+async def test_a_pair_that_the_database_never_takes_is_counted_apart(store: FakeStore) -> None:
+    """Recorded and dropped records together are the requests that were answered."""
+    store.poison = {"b-m"}
+    writer = make_writer(store, batch=9)
+    writer.take([row(record("a")), pair("b"), pair("c")])
+    assert await writer.flush()
+    assert (set(store.rows), store.pairs, store.dropped, store.dropped_pairs) == ({"a"}, ["c"], 0, ["dropped"])
+
+
+# --- deletion
+
+
+async def test_what_waits_is_written_before_it_is_forgotten(store: FakeStore) -> None:
+    writer = make_writer(store)
+    writer.take([row(record("a")), row(record("b"))])
+    assert await writer.forget("team-a", None, 1e10) == 2
+    assert store.forgotten == [("team-a", None, ["a", "b"])]
+
+
+async def test_what_was_on_its_way_when_its_session_was_forgotten_does_not_bring_it_back(store: FakeStore) -> None:
+    """Another ingress still had the record, and a mirror was still running."""
+    writer = make_writer(store)
+    await writer.forget(None, "s-1", 1_700_000_100.0)
+    writer.take([row(record("a", prompt=PROMPT)), pair("a")])
+    writer.take([row(record("later", prompt=PROMPT, created=1_700_000_101.0))])
+    assert await writer.flush()
+    assert store.rows["a"] == {**receipt(record("a")), "session": None, "prompt_hash": ""}
+    assert (store.rows["later"]["session"], store.rows["later"]["prompt"]) == ("s-1", PROMPT)
+    assert store.pairs == []
+
+
+async def test_a_database_that_is_away_says_so_to_who_wants_to_be_forgotten(store: FakeStore) -> None:
+    writer = make_writer(store)
+    store.broken = True
+    with pytest.raises(NotReady):  # found out by the deletion itself
+        await writer.forget("team-a", None, 1e10)
+    writer.take([row(record("a"))])
+    with pytest.raises(NotReady):  # found out by what waited
+        await writer.forget("team-a", None, 1e10)
+
+
+async def test_a_deletion_waits_for_the_batch_that_is_being_written(store: FakeStore) -> None:
+    writer = make_writer(store)
+    writer.take(rows("a"))
+    store.gate.clear()
+    flushing = asyncio.create_task(writer.flush())
+    await asyncio.sleep(0.01)
+    forgetting = asyncio.create_task(writer.forget("team-a", None, 1e10))
+    await asyncio.sleep(0.01)
+    assert store.forgotten == []
+    store.gate.set()
+    assert await asyncio.gather(flushing, forgetting) == [True, 1]
+
+
+async def test_batches_are_written_between_the_steps_of_a_long_deletion(store: FakeStore, running: BatchWriter) -> None:
+    store.steps = 1_000_000
+    forgetting = asyncio.create_task(running.forget("team-a", None, 1e10))
+    await until(lambda: store.forgotten)
+    running.take(rows("a"))
+    await until(lambda: "a" in store.rows)
+    assert not forgetting.done()
+    store.broken = True
+    with pytest.raises(NotReady):
+        await forgetting
+
+
+async def test_forgetting_nobody_is_a_mistake(store: FakeStore) -> None:
+    with pytest.raises(ValueError, match="a key or a session"):
+        await make_writer(store).forget(None, None, 1e10)
+
+
+# --- retention
+
+
+async def test_age_is_counted_in_days(store: FakeStore) -> None:
+    now = 1_700_000_000.0
+    await make_writer(store).prune(now)
+    await make_writer(store, prompt_days=1, row_days=2).prune(now)
+    assert store.pruned == [(now - 30 * 86_400, None), (now - 86_400, now - 2 * 86_400)]
+
+
+async def test_a_database_that_is_away_is_pruned_another_time(store: FakeStore) -> None:
+    writer = make_writer(store)
+    store.broken = True
+    await writer.prune(1e10)
+    store.broken = False
+    await writer.prune(1e10)
+    assert len(store.pruned) == 1
+
+
+# --- the deployment, over a real database
+
+
+class NoMetrics:
+    def add(self, *_: Any) -> None: ...
+
+
+class Deployed(LedgerServer):
+    def __del__(self) -> None:  # type: ignore[override]
+        """Serve awaits the real one; a collector cannot."""
+
+
+async def test_the_deployment_prunes_at_its_start_keeps_and_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "RayBackend", NoMetrics)
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    earlier = Store(url)
+    earlier.write([row(record("old", prompt=PROMPT, created=time.time() - 2 * 86_400))])
+    earlier.close()
+    server: Any = Deployed.__new__(Deployed)
+    await LedgerServer.__init__(server, LedgerSettings(url=url, prompt_days=1, flush_s=0.01))
+    await server.record([row(record("new", prompt=PROMPT, created=time.time())), pair("new", created=time.time())])
+    assert (await server.get("new"))["session"] == "s-1"
+    await server.check_health()
+    look = Store(url)
+    await until(lambda: [found["decision_id"] for found in query(url, "select decision_id from prompts")] == ["new"])
+    assert [await server.forget("team-a", "s-1"), await server.forget("team-a", None)] == [2, 0]
+    assert (query(url, "select * from prompts"), look.mirrors(9), look.count()) == ([], [], 2)
+    assert (await server.get("new"))["session"] is None
+    look.close()
+    for task in server._tasks.values():
+        task.cancel()
+    await asyncio.gather(*server._tasks.values(), return_exceptions=True)
+    with pytest.raises(RuntimeError, match="writer stopped"):
+        await server.check_health()
+    server._writer._store.close()

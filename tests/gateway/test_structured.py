@@ -71,4 +71,4 @@ def test_what_openais_clients_send_passes(fields: dict[str, Any]) -> None:
 
 
 def test_an_empty_tool_list_and_fields_that_nobody_reads_do_not_reach_the_engine() -> None:
-    assert engine_body(body(tools=[], reasoning_effort="low", temperature=0.5)) == body(temperature=0.5)
+    assert engine_body(body(tools=[], reasoning_effort="low", temperature=0.5), Limits()) == body(temperature=0.5)

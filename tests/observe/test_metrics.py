@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from serve_app.domain import Attempt, Decision, Outcome, Reason, SignalState, Tier, Usage
-from serve_app.observe.metrics import COUNTERS, HISTOGRAMS, Metric, Metrics
+from serve_app.observe.metrics import COUNTERS, GAUGES, HISTOGRAMS, Metric, Metrics
 from tests.fakes import World, make_request, make_score
 
 
@@ -80,9 +80,9 @@ def test_drops_and_skipped_chunks_are_counted(numbers: Numbers, metrics: Metrics
 def test_names_and_buckets_are_well_formed() -> None:
     assert all(metric.name.startswith("tierwise_") and metric.name.endswith("_total") for metric in COUNTERS)
     assert all(metric.buckets and list(metric.buckets) == sorted(set(metric.buckets)) for metric in HISTOGRAMS)
-    names = [metric.name for metric in (*COUNTERS, *HISTOGRAMS)]
+    names = [metric.name for metric in (*COUNTERS, *HISTOGRAMS, *GAUGES)]
     assert len(names) == len(set(names))
-    assert {label for metric in (*COUNTERS, *HISTOGRAMS) for label in metric.labels} <= {
+    assert {label for metric in (*COUNTERS, *HISTOGRAMS, *GAUGES) for label in metric.labels} <= {
         "tier",
         "reason",
         "mode",
@@ -91,4 +91,5 @@ def test_names_and_buckets_are_well_formed() -> None:
         "state",
         "stage",
         "kind",
+        "limit",
     }

@@ -1,61 +1,11 @@
 """The ledger's tables on SQLite."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 import sqlalchemy as sa
 
-from serve_app.domain import Attempt, Decision, Mode, Outcome, Reason, Record, Score, SignalState, Tier, Usage
 from serve_app.observe.receipt import receipt
 from serve_app.observe.store import Store
-from tests.fakes import PLAIN_FEATURES
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'ledger.db'}"
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    one = Store(url)
-    yield one
-    one.close()
-
-
-def record(name: str, *, attempts: int = 2, score: float | None = 0.7) -> Record:
-    made = Score(score, score, SignalState.OK, None, SignalState.LATE, "hash-of-calibration", 0.01, 0.25)
-    tried = [
-        Attempt(Tier.SMALL, "small-model", Outcome.TIMEOUT, Usage(), 0.0, 0.1, None, 2.0, "too slow"),
-        Attempt(Tier.LARGE, "large-model", Outcome.OK, Usage(10, 20, 4), 0.00005, 2.0, 2.5, 3.0),
-    ]
-    return Record(
-        id=name,
-        created=1_700_000_000.5,
-        kind="chat",
-        stream=True,
-        decision=Decision(Tier.LARGE, Reason.FALLBACK_ENGINE_ERROR, 0.65, made, Mode.NORMAL, PLAIN_FEATURES),
-        outcome=Outcome.OK,
-        attempts=tuple(tried[:attempts]),
-        cost_usd=0.00005,
-        all_large_usd=0.00006,
-        overhead_seconds=0.02,
-        total_seconds=3.0,
-        prompt_hash="ab" * 32,
-        prompt_chars=5,
-        session="s-1",
-    )
-
-
-def query(url: str, text: str) -> list[dict[str, Any]]:
-    engine = sa.create_engine(url)
-    try:
-        with engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(sa.text(text))]
-    finally:
-        engine.dispose()
+from tests.observe.common import query, record
 
 
 def test_a_receipt_survives_the_round_trip(store: Store) -> None:
@@ -96,6 +46,11 @@ def test_a_decision_is_a_row_of_columns(store: Store, url: str) -> None:
         "all_large_usd": 0.00006,
         "overhead_seconds": 0.02,
         "total_seconds": 3.0,
+        "key": "team-a",
+        "session": "s-1",
+        "kind": "chat",
+        "stream": 1,
+        "chosen": "small",
     }
 
 

@@ -15,27 +15,38 @@ from ray import serve
 from ray.serve import Application
 
 from serve_app.app import wire
-from serve_app.domain import Json, Kind, SelfAssessment
+from serve_app.deployments.settlement import Settlements, Told
+from serve_app.domain import Json, Kind, SelfAssessment, Usage
 from serve_app.settings import parse
 
 CHUNK_S = 0.02
+PROMPT_TOKENS = 5
 
 
 class FakeTier:
-    """Keeps the tiers' contract. `running` counts generators that are open: a cancelled one must come back to 0."""
+    """Keeps the tiers' contract. `running` counts generators that are open: a cancelled one must come back to 0.
+
+    As in a real engine, a prompt counts with its first token. `_used` holds what each open generation has counted so far.
+    """
 
     def __init__(self, tier: str, model: str) -> None:
         self._tier = tier
         self._model = model
         self._running = 0
-        self._tokens = 0
+        self._counted = Usage()
+        self._used: dict[str, Usage] = {}
+        self._settlements = Settlements()
 
     async def load_report(self) -> dict[str, int]:
-        counters = {"prompt_tokens": 0, "generation_tokens": self._tokens}
+        counters = {"prompt_tokens": self._counted.prompt_tokens, "generation_tokens": self._counted.completion_tokens}
         return {"waiting": 0, "running": self._running, "capacity": 16, **counters}
+
+    async def settled(self, request_ids: list[str]) -> Told:
+        return self._settlements.of(request_ids)
 
     async def generate(self, kind: Kind, body: Json, request_id: str) -> AsyncGenerator[str | Json]:
         self._running += 1
+        self._used[request_id] = Usage()
         try:
             text = body["messages"][-1]["content"] if kind == "chat" else body["prompt"]
             order = next(iter(re.findall(rf"{self._tier}:(\w+)", text)), "echo")
@@ -43,6 +54,13 @@ class FakeTier:
                 yield item
         finally:
             self._running -= 1
+            self._settlements.keep(request_id, self._used.pop(request_id))
+
+    def _count(self, request_id: str) -> None:
+        """One more token of this generation."""
+        prompt = 0 if self._used[request_id].completion_tokens else PROMPT_TOKENS
+        self._counted = _more(self._counted, prompt)
+        self._used[request_id] = _more(self._used[request_id], prompt)
 
     async def count(self, kind: Kind, body: Json) -> Json:
         text = body["messages"][-1]["content"] if kind == "chat" else body["prompt"]
@@ -55,7 +73,13 @@ class FakeTier:
             raise ValueError("secret internal text")
         elif order == "die":
             os._exit(1)
+        elif order == "prefill":
+            await asyncio.sleep(60)
         elif not body.get("stream"):
+            for _ in range(2000 if order == "endless" else len(text.split())):
+                self._count(request_id)
+                if order == "endless":
+                    await asyncio.sleep(CHUNK_S)
             yield {"id": request_id, "object": "chat.completion", "model": self._model, "pid": os.getpid(), **_message(text)}
         else:
             count = 2000 if order == "endless" else len(text.split())
@@ -66,7 +90,7 @@ class FakeTier:
         for number in range(count):
             if order == "break" and number == 3:
                 raise RuntimeError("secret internal text")
-            self._tokens += 1
+            self._count(request_id)
             yield self._chunk(request_id, [_choice({"content": f"t{number} "}, None)], number + 1)
             await asyncio.sleep(CHUNK_S)
         yield self._chunk(request_id, [_choice({}, "stop")], count)
@@ -74,9 +98,13 @@ class FakeTier:
         yield "data: [DONE]\n\n"
 
     def _chunk(self, request_id: str, choices: list[Json], tokens: int) -> str:
-        usage = {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": 5 + tokens}
+        usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens, "total_tokens": PROMPT_TOKENS + tokens}
         data = {"id": request_id, "object": "chat.completion.chunk", "model": self._model, "choices": choices, "usage": usage}
         return f"data: {json.dumps(data, separators=(',', ':'))}\n\n"
+
+
+def _more(used: Usage, prompt: int) -> Usage:
+    return Usage(used.prompt_tokens + prompt, used.completion_tokens + 1)
 
 
 def _choice(delta: Json, finish: str | None) -> Json:
@@ -85,7 +113,8 @@ def _choice(delta: Json, finish: str | None) -> Json:
 
 def _message(text: str) -> Json:
     message = {"role": "assistant", "content": text}
-    usage = {"prompt_tokens": 5, "completion_tokens": len(text.split()), "total_tokens": 5 + len(text.split())}
+    words = len(text.split())
+    usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": words, "total_tokens": PROMPT_TOKENS + words}
     return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
 
 

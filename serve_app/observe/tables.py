@@ -1,0 +1,204 @@
+"""The ledger's tables and what stands in their rows. SQLAlchemy Core, so that the database is a URL."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from serve_app.domain import Json, MirrorPair
+from serve_app.observe.receipt import PROMPT, shown
+
+metadata = sa.MetaData()
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("created", sa.Double, nullable=False, index=True),
+    sa.Column("tier", sa.String(8), nullable=False),
+    sa.Column("reason", sa.String(32), nullable=False),
+    sa.Column("mode", sa.String(8), nullable=False),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("score", sa.Double),
+    sa.Column("threshold", sa.Double, nullable=False),
+    sa.Column("calibration", sa.String(64), nullable=False),
+    sa.Column("prompt_tokens", sa.Integer, nullable=False),
+    sa.Column("completion_tokens", sa.Integer, nullable=False),
+    sa.Column("cached_tokens", sa.Integer, nullable=False),
+    sa.Column("cost_usd", sa.Double, nullable=False),
+    sa.Column("all_large_usd", sa.Double, nullable=False),
+    sa.Column("overhead_seconds", sa.Double, nullable=False),
+    sa.Column("total_seconds", sa.Double, nullable=False),
+    sa.Column("receipt", sa.Text, nullable=False),
+    # Later than the first version: nullable, so that an older database can be given them.
+    sa.Column("key", sa.String(255)),
+    sa.Column("session", sa.String(256), index=True),
+    sa.Column("kind", sa.String(16)),
+    sa.Column("stream", sa.Boolean),
+    sa.Column("chosen", sa.String(8)),
+    sa.Index("ix_decisions_key_created", "key", "created"),
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("decision_id", sa.String(64), sa.ForeignKey("decisions.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("tier", sa.String(8), nullable=False),
+    sa.Column("model", sa.String(255), nullable=False),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("prompt_tokens", sa.Integer, nullable=False),
+    sa.Column("completion_tokens", sa.Integer, nullable=False),
+    sa.Column("cached_tokens", sa.Integer, nullable=False),
+    sa.Column("cost_usd", sa.Double, nullable=False),
+    sa.Column("started", sa.Double, nullable=False),
+    sa.Column("first_token", sa.Double),
+    sa.Column("ended", sa.Double, nullable=False),
+)
+
+# No foreign keys on these two: a prompt or a pair may outlive its decision's record, which a full queue dropped.
+prompts = sa.Table(
+    "prompts",
+    metadata,
+    sa.Column("decision_id", sa.String(64), primary_key=True),
+    sa.Column("created", sa.Double, nullable=False, index=True),
+    sa.Column("key", sa.String(255), index=True),
+    sa.Column("session", sa.String(256), index=True),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
+mirrors = sa.Table(
+    "mirrors",
+    metadata,
+    # In the order of writing, so that a reader who goes on behind the last number has missed nothing.
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("decision_id", sa.String(64), nullable=False, unique=True),
+    sa.Column("created", sa.Double, nullable=False, index=True),
+    sa.Column("key", sa.String(255), index=True),
+    sa.Column("session", sa.String(256), index=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("tier", sa.String(8), nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("mirror_tier", sa.String(8), nullable=False),
+    sa.Column("mirror_model", sa.String(255), nullable=False),
+    sa.Column("mirror_answer", sa.Text, nullable=False),
+    sa.Column("prompt_tokens", sa.Integer, nullable=False),
+    sa.Column("completion_tokens", sa.Integer, nullable=False),
+    sa.Column("cost_usd", sa.Double, nullable=False),
+    sqlite_autoincrement=True,  # a number is never given twice, also when the last row was deleted
+)
+
+
+CHUNK = 500  # receipts that are rewritten in one transaction
+
+
+def prepare(engine: sa.Engine) -> None:
+    """Make the tables; give those of an earlier version the columns and indexes that they lack."""
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        for table in metadata.sorted_tables:
+            _add_columns(connection, table)
+            for index in table.indexes:
+                index.create(connection, checkfirst=True)
+    for _ in rewriting(engine, [decisions.c.kind.is_(None)], ("session", "kind", "stream"), _from_receipt):
+        pass
+
+
+def rewriting(
+    engine: sa.Engine, which: list[sa.ColumnElement[bool]], names: tuple[str, ...], change: Callable[[str], dict[str, Any] | None]
+) -> Iterator[int]:
+    """Set the columns `names` of decisions to what `change` makes of their receipts; None leaves one alone.
+
+    Chunk by chunk, a transaction each; gives how many of it were changed.
+    """
+    last: str | None = ""
+    update = decisions.update().where(decisions.c.id == sa.bindparam("of")).values({name: sa.bindparam(f"new_{name}") for name in names})
+    while last is not None:
+        with engine.begin() as connection:
+            wanted = sa.select(decisions.c.id, decisions.c.receipt).where(*which, decisions.c.id > last).order_by(decisions.c.id)
+            chunk = connection.execute(wanted.limit(CHUNK)).all()
+            made = {row.id: new for row in chunk if (new := change(row.receipt)) is not None}
+            if made:
+                connection.execute(update, [{"of": of, **{f"new_{name}": new[name] for name in names}} for of, new in made.items()])
+        yield len(made)
+        last = chunk[-1].id if len(chunk) == CHUNK else None
+
+
+def _from_receipt(text: str) -> dict[str, Any]:
+    """An earlier version kept these in the receipt alone, where a deletion by session would not find them."""
+    receipt = json.loads(text)
+    return {"session": receipt.get("session"), "kind": receipt.get("kind", "chat"), "stream": receipt.get("stream")}
+
+
+def _add_columns(connection: sa.Connection, table: sa.Table) -> None:
+    there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    name = connection.dialect.identifier_preparer.format_table(table)
+    for column in table.columns:
+        if column.name not in there:
+            column_ddl = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {column_ddl}")
+
+
+def decision_row(receipt: Json) -> Json:
+    decision, usage = receipt["decision"], receipt["usage"]
+    return {
+        "id": receipt["id"],
+        "created": receipt["created"],
+        "tier": decision["tier"],
+        "reason": decision["reason"],
+        "mode": decision["mode"],
+        "outcome": receipt["outcome"],
+        "score": decision["score"]["value"],
+        "threshold": decision["threshold"],
+        "calibration": decision["score"]["calibration"],
+        "prompt_tokens": usage["prompt_tokens"],
+        "completion_tokens": usage["completion_tokens"],
+        "cached_tokens": usage["cached_tokens"],
+        "cost_usd": receipt["cost_usd"],
+        "all_large_usd": receipt["all_large_usd"],
+        "overhead_seconds": receipt["overhead_seconds"],
+        "total_seconds": receipt["total_seconds"],
+        "receipt": json.dumps(shown(receipt)),
+        **{name: receipt.get(name) for name in ("key", "session", "kind", "stream")},  # an ingress that is leaving may be older
+        "chosen": decision.get("chosen"),
+    }
+
+
+def attempt_rows(receipt: Json) -> list[Json]:
+    return [
+        {
+            "decision_id": receipt["id"],
+            "number": number,
+            **{name: attempt[name] for name in ("tier", "model", "outcome", "cost_usd", "started", "first_token", "ended")},
+            **{name: attempt["usage"][name] for name in ("prompt_tokens", "completion_tokens", "cached_tokens")},
+        }
+        for number, attempt in enumerate(receipt["attempts"])
+    ]
+
+
+def prompt_row(receipt: Json) -> Json:
+    return {
+        "decision_id": receipt["id"],
+        **{name: receipt.get(name) for name in ("created", "key", "session")},
+        "body": json.dumps(receipt[PROMPT]),
+    }
+
+
+def mirror_row(pair: MirrorPair) -> Json:
+    return {
+        **{name: getattr(pair, name) for name in ("decision_id", "created", "key", "session", "mirror_model")},
+        "body": json.dumps(dict(pair.prompt)),
+        "tier": pair.tier.value,
+        "answer": _text(pair.answer),
+        "mirror_tier": pair.mirror_tier.value,
+        "mirror_answer": _text(pair.mirror_answer),
+        "prompt_tokens": pair.mirror_usage.prompt_tokens,
+        "completion_tokens": pair.mirror_usage.completion_tokens,
+        "cost_usd": pair.mirror_cost_usd,
+    }
+
+
+def _text(value: str) -> str:
+    """PostgreSQL's text holds no NUL, and no database's holds half of a surrogate pair: JSON escapes them, plain text cannot."""
+    return value.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")

@@ -1,0 +1,75 @@
+"""Faults of real vLLM engines under a steady stream of requests."""
+
+import asyncio
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.judge import Answer
+from tests.chaos.processes import Processes, stopped
+from tests.chaos.report import Report
+from tests.chaos.requests import MODELS, Ask, mixed, only, woven
+from tests.chaos.scenario import Case, killed, of_receipts, of_tier
+from tests.chaos.stage import REAL_STALL_S
+from tests.chaos.traffic import Traffic, recovery
+from tests.graph import Graph
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+
+RATE = 3.0
+DEADLINE_S = 60.0  # the endpoint's own is 40 s
+LONG_S = 6.0
+BACK_S = 200.0
+DEPLOYMENTS = {"small": "SmallTier", "large": "LargeTier", "router": "RouterLLM"}
+
+
+def asked(case: str, name: str) -> Iterator[Ask]:
+    plain = mixed(name, scripted=False, max_tokens=8)
+    return woven(plain, only(case, f"{name}-more", scripted=False, max_tokens=8)) if case in MODELS else plain
+
+
+def rated(answer: Answer) -> bool | None:
+    """The router LLM is not asked for every prompt; a rating that is late or failed is what its death looks like."""
+    return answer.ok and answer.states[1] == "ok" if answer.part in ("easy", "hard") and answer.states[1] not in ("", "skipped") else None
+
+
+@pytest.mark.parametrize("case", DEPLOYMENTS)
+async def test_a_killed_engine_core(real: Graph, report: Report, case: str) -> None:
+    deployment = DEPLOYMENTS[case]
+    normal = rated if case == "router" else of_tier(case, LONG_S)
+    opened = Case.opened(real, "vllm", report, fault=f"`kill -9`, vLLM engine core of {deployment}", test="test_a_killed_engine_core")
+
+    def find(processes: Processes) -> int:
+        return processes.engine_core(deployment)
+
+    answers, back = await killed(real, asked(case, f"core-{case}"), find, normal, rate=RATE, deadline_s=DEADLINE_S, back_s=BACK_S)
+    opened.conclude(answers, back, killed=(case,) if case in MODELS else ())
+
+
+async def test_a_killed_ledger_beside_real_engines(real: Graph, report: Report) -> None:
+    name = "test_a_killed_ledger_beside_real_engines"
+    opened = Case.opened(real, "vllm", report, fault="`kill -9`, replica of Ledger", test=name)
+
+    def find(processes: Processes) -> int:
+        return processes.replicas("Ledger")[0]
+
+    answers, back = await killed(real, asked("ledger", "ledger"), find, of_receipts, rate=RATE, deadline_s=DEADLINE_S)
+    opened.conclude(answers, back)
+
+
+async def test_a_stopped_engine_core(real: Graph, report: Report) -> None:
+    """SIGSTOP: the process is there, its connections are open, and nothing ever comes."""
+    fault_name = f"SIGSTOP, vLLM engine core of SmallTier (`stall_s: {REAL_STALL_S:.0f}`)"
+    opened = Case.opened(real, "vllm", report, fault=fault_name, test="test_a_stopped_engine_core")
+    processes = Processes(real)
+    normal = of_tier("small", LONG_S)
+    async with Traffic(real.url, asked("small", "stopped"), rate=RATE, deadline_s=DEADLINE_S) as traffic:
+        await asyncio.sleep(3)
+        core = await asyncio.to_thread(processes.engine_core, "SmallTier")
+        fault = traffic.now()
+        with stopped(core):
+            await traffic.until(
+                lambda: math.isfinite(recovery(traffic.answers, fault, normal).seconds) and traffic.now() > fault + 30, BACK_S
+            )
+    opened.conclude(traffic.answers, recovery(traffic.answers, fault, normal), killed=("small",))
