@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 DONE = "data: [DONE]\n\n"
 _USAGE = re.compile(r',"usage":(null|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _CHOICE = re.compile(r'"choices":\[\{"index":(\d+)')
+_CHOICES = '"choices":['
 _ERROR = '{"error"'
 FINISHED = '"finish_reason":"'
 _NO_CHOICES = '"choices":[]'
@@ -148,7 +149,7 @@ class EventStream:
         if payload.startswith(_ERROR):
             self._failed = self.done = True
             return ""
-        if not (payload.startswith("{") and payload.endswith("}")):
+        if not (payload.startswith("{") and payload.endswith("}") and _CHOICES in payload):
             self._skipped()
             return ""
         if _NO_CHOICES in payload:

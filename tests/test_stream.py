@@ -131,9 +131,10 @@ def test_several_events_may_come_in_one_string() -> None:
 
 
 def test_garbage_is_skipped_and_counted() -> None:
-    reader = Reader().feed(chunk("Hel", 1), "data: {broken\n\n", "data: \n\n", chunk("lo", 2), *stream_script()[-2:]).end()
+    broken = ["data: {broken\n\n", "data: \n\n", 'data: {"choices":"none"}\n\n', 'data: {"odd":1}\n\n']
+    reader = Reader().feed(chunk("Hel", 1), *broken, chunk("lo", 2), *stream_script()[-2:]).end()
     assert reader.text == "Hello"
-    assert reader.skipped == 2
+    assert reader.skipped == 4
 
 
 def test_what_is_no_event_is_ignored() -> None:

@@ -11,17 +11,17 @@ from tests.chaos.requests import CHAT
 from tests.graph import Graph
 
 
-async def leave_at_once(graph: Graph, bodies: list[Json], *, after_s: float) -> float:
-    """Send all of them, leave all of them `after_s` later; the moment of leaving by the monotonic clock."""
+async def leave_at_once(graph: Graph, bodies: list[Json], *, after_s: float) -> tuple[float, int]:
+    """Send all of them, leave all of them `after_s` later: when, by the monotonic clock, and how many were still there to leave."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=graph.url, timeout=httpx.Timeout(None), limits=limits, trust_env=False) as client:
         tasks = [asyncio.create_task(_read(client, body)) for body in bodies]
         await asyncio.sleep(after_s)
-        left = time.monotonic()
+        left, number = time.monotonic(), sum(not task.done() for task in tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return left
+    return left, number
 
 
 async def _read(client: httpx.AsyncClient, body: Json) -> None:

@@ -22,6 +22,12 @@ class Processes:
     def replicas(self, deployment: str) -> list[int]:
         return sorted(self._graph.replicas().get(deployment, set()))
 
+    def first(self, deployment: str) -> int:
+        """Raises AssertionError while there is none."""
+        pids = self.replicas(deployment)
+        assert pids, f"no replica of {deployment}"
+        return pids[0]
+
     def engine_core(self, deployment: str) -> int:
         """The vLLM engine's own process, below its replica."""
         for process in self._graph.processes():

@@ -68,14 +68,24 @@ async def killed(
         fault = traffic.now()
         kill(old)
 
-        def back() -> bool:
-            seen = recovery(answers, fault, normal)
-            return math.isfinite(seen.seconds) and (seen.noticed or traffic.now() > fault + UNNOTICED_S)
-
-        await traffic.until(back, back_s)
+        await settled(traffic, fault, normal, back_s)
         await asyncio.to_thread(processes.wait_for_new, lambda: find(processes), old, back_s)
-        await asyncio.sleep(3)
+        await settled(traffic, fault, normal, back_s)
     return answers, recovery(answers, fault, normal)
+
+
+async def settled(traffic: Traffic, fault: float, normal: Normal, seconds: float) -> None:
+    """Keep the traffic up until its part is normal, and still is when all that was under way is back."""
+    end = traffic.now() + seconds
+
+    def back() -> bool:
+        seen = recovery(traffic.answers, fault, normal)
+        return math.isfinite(seen.seconds) and (seen.noticed or traffic.now() > fault + UNNOTICED_S)
+
+    while traffic.now() < end and await traffic.until(back, end - traffic.now()):
+        await asyncio.sleep(LONG_S)
+        if back():
+            return
 
 
 def told(balance: Balance, counted: dict[str, float]) -> str:

@@ -29,6 +29,7 @@ def fake(folder: Path) -> dict[str, Any]:
     queues = {"max_ongoing_requests": 32, "max_queued_requests": 80, "health_check_period_s": 2.0, "graceful_shutdown_timeout_s": 10.0}
     application["args"] = {
         "profile": "local",
+        "ingress": {"max_wait_s": 60.0},  # the count alone bounds a tier's queue
         "small": queues,
         "large": queues,
         "router": {"assess_deadline_s": 1.0, "embed_deadline_s": 3.0},

@@ -48,7 +48,7 @@ async def scenario(label: str, graph: Graph, report: Report, case: str, *, test:
     asks = woven(mixed(name), only(case, f"{name}-more")) if case in MODELS else mixed(name)
 
     def find(processes: Processes) -> int:
-        return processes.replicas(deployment)[0]
+        return processes.first(deployment)
 
     answers, back = await killed(graph, asks, find, normal)
     opened.conclude(answers, back, killed=lost)

@@ -1,5 +1,6 @@
 """200 clients leave at once and leave nothing behind."""
 
+import asyncio
 import time
 
 import pytest
@@ -25,12 +26,12 @@ async def leave(graph: Graph, label: str, report: Report, text: str) -> None:
         {"model": tiers[i % 2], "messages": [{"role": "user", "content": f"{text} {i}"}], "stream": i % 4 < 2, "max_tokens": 1000}
         for i in range(CLIENTS)
     ]
-    left = await leave_at_once(graph, bodies, after_s=3.0)
-    free = until(lambda: busy(graph) == 0, left, 30)
-    wait_for(lambda: sum(books.outcomes(since).values()) >= CLIENTS, 20, "a record of each")
+    left, number = await leave_at_once(graph, bodies, after_s=5.0)
+    free = await asyncio.to_thread(until, lambda: busy(graph) == 0, left, 30)
+    await asyncio.to_thread(wait_for, lambda: sum(books.outcomes(since).values()) >= number, 20, "a record of each")
     outcomes = books.outcomes(since)
     balance = books.balance(before, [])
-    client = f"{CLIENTS} clients left, half of them streams; every engine at 0 running, 0 waiting"
+    client = f"{number} of {CLIENTS} clients left, half of them streams; every engine at 0 running, 0 waiting"
     counted = f"records: {', '.join(f'{number} {name}' for name, number in outcomes.items())}; {told(balance, {})}"
     recovery = f"{free:.1f} s as /status sees it" if free is not None else "not within the test"
     line = {"client": client, "counted": counted, "recovery": recovery}
@@ -39,7 +40,8 @@ async def leave(graph: Graph, label: str, report: Report, text: str) -> None:
     assert free is not None, "engines still run"
     assert free < 2.0 + SEEN_S
     assert set(outcomes) <= {"cancelled", "ok"}, outcomes
-    assert outcomes["cancelled"] > CLIENTS / 2
+    assert outcomes["cancelled"] >= number
+    assert number > CLIENTS / 2, "too many had their answer already"
     assert balance.even, balance
 
 

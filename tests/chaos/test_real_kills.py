@@ -1,7 +1,6 @@
 """Faults of real vLLM engines under a steady stream of requests."""
 
 import asyncio
-import math
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +9,7 @@ from tests.chaos.judge import Answer
 from tests.chaos.processes import Processes, stopped
 from tests.chaos.report import Report
 from tests.chaos.requests import MODELS, Ask, mixed, only, woven
-from tests.chaos.scenario import Case, killed, of_receipts, of_tier
+from tests.chaos.scenario import Case, killed, of_receipts, of_tier, settled
 from tests.chaos.stage import REAL_STALL_S
 from tests.chaos.traffic import Traffic, recovery
 from tests.graph import Graph
@@ -52,7 +51,7 @@ async def test_a_killed_ledger_beside_real_engines(real: Graph, report: Report) 
     opened = Case.opened(real, "vllm", report, fault="`kill -9`, replica of Ledger", test=name)
 
     def find(processes: Processes) -> int:
-        return processes.replicas("Ledger")[0]
+        return processes.first("Ledger")
 
     answers, back = await killed(real, asked("ledger", "ledger"), find, of_receipts, rate=RATE, deadline_s=DEADLINE_S)
     opened.conclude(answers, back)
@@ -69,7 +68,6 @@ async def test_a_stopped_engine_core(real: Graph, report: Report) -> None:
         core = await asyncio.to_thread(processes.engine_core, "SmallTier")
         fault = traffic.now()
         with stopped(core):
-            await traffic.until(
-                lambda: math.isfinite(recovery(traffic.answers, fault, normal).seconds) and traffic.now() > fault + 30, BACK_S
-            )
+            await asyncio.sleep(2 * REAL_STALL_S)
+            await settled(traffic, fault, normal, BACK_S)
     opened.conclude(traffic.answers, recovery(traffic.answers, fault, normal), killed=("small",))

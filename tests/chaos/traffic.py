@@ -99,7 +99,8 @@ def recovery(answers: list[Answer], fault: float, normal: Normal) -> Recovery:
     after = sorted((a for a in answers if a.sent + a.seconds >= fault and normal(a) is not None), key=lambda a: a.sent)
     first_bad = next((i for i, a in enumerate(after) if not normal(a)), None)
     if first_bad is None:
-        return Recovery(noticed=False, seconds=0.0)
+        enough = sum(a.sent >= fault for a in after) >= IN_A_ROW
+        return Recovery(noticed=False, seconds=0.0 if enough else math.inf)
     for i in range(first_bad, len(after) - IN_A_ROW + 1):
         if all(normal(a) for a in after[i : i + IN_A_ROW]):
             return Recovery(noticed=True, seconds=max(0.0, after[i].sent + after[i].seconds - fault))
