@@ -19,7 +19,6 @@ from serve_app.deployments.tier_engine import RouterLLM, TierEngine, engine_opti
 from serve_app.errors import SettingsError
 from serve_app.settings import Settings, check_live, parse
 
-
 FOR_OPERATORS = 64  # places beside the generations, so that /health, /status and /ready get through whatever the load
 
 

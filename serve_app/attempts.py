@@ -160,10 +160,12 @@ class Attempts:
 
     async def _retry(self, trip: Trip, again: Admission) -> None:
         """Another tier is asked at once, the same one after a pause."""
-        self._observer.retried(again.decision.tier)
         same = again.decision.tier is trip.decision.tier
         trip.admit(again)
-        if same:
+        if not same:
+            self._observer.fell_back(again.decision.tier)
+        else:
+            self._observer.retried(again.decision.tier)
             await asyncio.sleep(self._failover.pause(len(trip.attempts)))
 
 

@@ -45,15 +45,19 @@ class Failover:
         """What to try after `error` before the first byte, the `tries`-th failure of this request; None when nothing is.
 
         Only faults of an engine are tried again: a client's mistake would be refused again, and a full queue must not be filled
-        twice. Does not `report` the failure.
+        twice. The budget is for retries at the tier that failed; the other tier is asked without, since that multiplies nothing
+        where the fault is. Does not `report` the failure.
         """
-        if not isinstance(error, UpstreamError) or tries > self._settings.retry.most or not self._budget.has_one():
+        if not isinstance(error, UpstreamError) or tries > self._settings.retry.most:
             return None
         decision = failed.decision
         if decision.tier is Tier.SMALL and Tier.LARGE in decision.allowed:
             decision = replace(decision, tier=Tier.LARGE, reason=Reason.FALLBACK_ENGINE_ERROR)
+        same = decision.tier is failed.decision.tier
+        if same and not self._budget.has_one():
+            return None
         admission = self._admitted(decision)
-        if admission is not None:
+        if admission is not None and admission.decision.tier is failed.decision.tier:
             self._budget.withdraw()
         return admission
 

@@ -15,6 +15,7 @@ from serve_app.evaluate import labelled
 from serve_app.gateway import openai
 from serve_app.routing import calibrate as fitting
 from serve_app.routing import features, policy
+from serve_app.routing.orders import without_orders
 from serve_app.routing.score import Calibration, dump, final
 from serve_app.settings import Settings, parse
 
@@ -85,7 +86,9 @@ def _score_row(row: Json, fitted: Calibration, embedder: SentenceEmbedder, setti
     text = features.scored_text(row)
     request = Request(str(row["id"]), "chat", row, text, features.from_body(text, row), "auto")
     rules = policy.Policy(fitted.threshold, settings.live.math_code_heuristic)
-    embedded = fitted.embedding_score(embedder.encode([features.cut(text, settings.router.max_chars)])[0])
+    cut = features.cut(text, settings.router.max_chars)
+    texts = [each for each in dict.fromkeys((cut, without_orders(cut))) if each]  # as serving scores it
+    embedded = max(fitted.embedding_score(vector) for vector in embedder.encode(texts or [cut]))
     score = final(
         embedding=embedded,
         embedding_state=SignalState.OK,

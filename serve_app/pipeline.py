@@ -107,15 +107,16 @@ class Pipeline:
         if verdict.reason is not None and request.explicit_tier is None:
             threshold = now.policy.effective_threshold(request)
             return Decision(verdict.tiers[0], verdict.reason, threshold, features=request.features, allowed=verdict.tiers)
-        early = policy.decide_early(now.policy, request, self._available())
+        available = self._available() & set(verdict.tiers)
+        early = policy.decide_early(now.policy, request, available)
         if early is not None:
             return replace(early, allowed=verdict.tiers)
         threshold = now.policy.static_threshold(request)
         score = await self._scorer.score(request.text, now.live, threshold)
-        decision = policy.decide(now.policy, request, score, self._available())
+        decision = policy.decide(now.policy, request, score, available)
         if decision.tier is Tier.SMALL:
             before = await self._hardest_before(request, now.live, threshold)
-            decision = policy.in_conversation(decision, before, self._available())
+            decision = policy.in_conversation(decision, before, available)
         return replace(decision, reason=Reason.TOOL_LOOP) if request.tool_loop and decision.reason in OF_THE_TURN else decision
 
     async def _hardest_before(self, request: Request, live: Live, threshold: float) -> float | None:

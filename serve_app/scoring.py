@@ -11,6 +11,7 @@ from serve_app.ports import Clock, Embedder, Observer, SelfAssessor
 from serve_app.resilience import Breaker
 from serve_app.routing import score as scoring
 from serve_app.routing.features import cut
+from serve_app.routing.orders import without_orders
 from serve_app.settings import Live, RouterSettings
 
 Key = tuple[bytes, Live, float]
@@ -45,8 +46,16 @@ class Scorer:
         self._breakers = {signal: Breaker(settings.breaker, clock) for signal in ("embedding", "assessment")}
 
     async def score(self, text: str, live: Live, threshold: float) -> Score:
-        """Score one turn. A remembered score costs nothing; one with a late or failed signal is not remembered."""
+        """Score one turn. What it says to the router itself cannot lower its score (see `routing/orders.py`)."""
         text = cut(text, self._settings.max_chars)
+        plain = without_orders(text)
+        if plain is text or not plain:
+            return await self._remembered(text, live, threshold)
+        both = await asyncio.gather(*(self._remembered(each, live, threshold) for each in (text, plain)))
+        return max(both, key=lambda score: -1.0 if score.value is None else score.value)
+
+    async def _remembered(self, text: str, live: Live, threshold: float) -> Score:
+        """A remembered score costs nothing; one with a late or failed signal is not remembered."""
         key = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), live, threshold)
         if (known := self._known.get(key)) is not None:
             self._known.move_to_end(key)

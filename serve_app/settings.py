@@ -207,7 +207,7 @@ class LedgerSettings(Strict):
     url: str = Field(default="sqlite:///tierwise.db", description="SQLAlchemy URL of the database.")
     url_env: str | None = Field(default=None, description="Environment variable that holds the URL, when it has a password.")
     batch: Annotated[int, Field(ge=1, le=5000)] = Field(default=500, description="Rows written in one transaction.")
-    flush_s: Seconds = Field(default=0.5, description="Longest time a record waits for its batch, in seconds.")
+    flush_s: Seconds = Field(default=0.05, description="How long the writer waits for company before it commits, in seconds.")
     queue: PositiveInt = Field(
         default=10_000, description="Records that may wait, in an ingress and in the ledger; more are counted as dropped."
     )

@@ -205,6 +205,7 @@ class FakeObserver:
     records: list[Record] = field(default_factory=list)
     skipped: list[Tier] = field(default_factory=list)
     retries: list[Tier] = field(default_factory=list)
+    fallbacks: list[Tier] = field(default_factory=list)
     escalations: int = 0
     refusals: list[str] = field(default_factory=list)
     mirrors: list[str] = field(default_factory=list)
@@ -220,6 +221,9 @@ class FakeObserver:
 
     def retried(self, tier: Tier) -> None:
         self.retries.append(tier)
+
+    def fell_back(self, tier: Tier) -> None:
+        self.fallbacks.append(tier)
 
     def finished(self, record: Record) -> None:
         self.records.append(record)

@@ -153,6 +153,7 @@ def test_an_estimate_larger_than_the_limit_waits_for_an_idle_key_and_is_not_shut
     quotas.admit(who, "r1", 5000, MINUTE)
     with pytest.raises(RateLimited):
         quotas.admit(who, "r2", 5000, MINUTE + 1)
+    assert quotas.meters(who, MINUTE + 1)["tokens"].load == 100
     quotas.settle(record("r1", tokens=0), MINUTE + 2)
     quotas.admit(who, "r2", 5000, MINUTE + 3)
 

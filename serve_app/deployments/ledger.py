@@ -25,7 +25,7 @@ DAY_S = 86_400.0
 
 
 class BatchWriter:
-    """Owns the rows that are not written yet. `take` answers at once; a failing database keeps them, up to the bound."""
+    """Owns the rows that are not written yet. `take` answers at once, `written` when they are in the database."""
 
     def __init__(
         self, store: Store, settings: LedgerSettings, on_drop: Callable[[int], None], on_pair: Callable[[str], None] | None = None
@@ -37,6 +37,7 @@ class BatchWriter:
         self._pending: Backlog[Row] = Backlog(settings.queue, settings.queue_mib * MIB)
         self._forgotten = Forgotten()
         self._news = asyncio.Event()
+        self._wrote = asyncio.Event()  # a new one for each batch
         self._writing = asyncio.Lock()  # the last flush of a leaving replica may meet one that still runs
 
     def take(self, rows: Sequence[Row]) -> None:
@@ -47,6 +48,12 @@ class BatchWriter:
             if (kept := self._without_forgotten(row)) is not None:
                 self._pending.add(kept)
         self._news.set()
+
+    async def written(self, rows: Sequence[Row]) -> None:
+        """Until none of `rows` waits any more."""
+        names = [id_of(row) for row in rows]
+        while any(self._pending.get(name) is not None for name in names):
+            await self._wrote.wait()
 
     def _without_forgotten(self, row: Row) -> Row | None:
         if not self._forgotten.covers(row):
@@ -108,6 +115,8 @@ class BatchWriter:
                 if not await self._written(batch):
                     return False
                 self._pending.remove(batch)
+                self._wrote.set()
+                self._wrote = asyncio.Event()
         return True
 
     async def _written(self, batch: Mapping[str, Row]) -> bool:
@@ -146,9 +155,13 @@ class LedgerServer:
         self._tasks = {"writer": loop.create_task(self._writer.run()), "pruning": loop.create_task(self._prune_hourly())}
 
     async def record(self, rows: list[Row]) -> None:
-        """Receipts, with prompts where they are stored, and pairs of answers. Raises `Overloaded`."""
+        """Receipts, with prompts where they are stored, and pairs of answers. Raises `Overloaded`.
+
+        Answers when they are committed: until then the sender keeps them, and sends them again when this replica dies.
+        """
         self._writer.take(rows)
         self._quotas.spend([row for row in rows if not isinstance(row, MirrorPair)], time.time())
+        await self._writer.written(rows)
 
     async def sync_quotas(self, replica: str, rows: list[QuotaRow], budgeted: list[str]) -> Json:
         """One ingress replica's counts by key and minute, for all others' and for what the budgeted keys have spent this month."""

@@ -28,7 +28,8 @@ SIGNAL_FAULTS = Metric("tierwise_signal_faults_total", "Signals that were late o
 STAGES = Metric("tierwise_router_stage_seconds", "Time of one stage of a decision, in seconds.", ("stage",), STAGE_BUCKETS)
 REQUESTS = Metric("tierwise_requests_total", "Requests that ended.", ("tier", "outcome"))
 ATTEMPTS = Metric("tierwise_attempts_total", "Generations that ended.", ("tier", "outcome"))
-RETRIES = Metric("tierwise_retries_total", "Tries beyond a request's first, by the tier that is asked.", ("tier",))
+RETRIES = Metric("tierwise_retries_total", "Tries at the tier that had just failed.", ("tier",))
+FALLBACKS = Metric("tierwise_fallbacks_total", "Tries at the other tier after a failure, by the tier that is asked.", ("tier",))
 TOKENS = Metric("tierwise_tokens_total", "Tokens, as the engines count them.", ("tier", "kind"))
 DURATION = Metric("tierwise_gen_ai_server_request_duration_seconds", "Whole request, in seconds.", ("tier",), DURATION_BUCKETS)
 TTFT = Metric("tierwise_gen_ai_server_time_to_first_token_seconds", "From arrival to the first token, in seconds.", ("tier",), TTFT_BUCKETS)
@@ -45,6 +46,7 @@ BREAKERS = Metric("tierwise_breaker_open", "1 while a tier's breaker keeps reque
 IN_FLIGHT = Metric("tierwise_in_flight", "Generations of this replica that wait for a tier or are answered by it.", ("tier",))
 
 COUNTERS = (
+    FALLBACKS,
     DECISIONS,
     SIGNAL_FAULTS,
     REQUESTS,
@@ -130,6 +132,9 @@ class Metrics:
 
     def retried(self, tier: Tier) -> None:
         self._backend.add(RETRIES, 1, {"tier": tier.value})
+
+    def fell_back(self, tier: Tier) -> None:
+        self._backend.add(FALLBACKS, 1, {"tier": tier.value})
 
     def finished(self, record: Record) -> None:
         tier = {"tier": record.decision.tier.value}

@@ -34,10 +34,15 @@ class Policy:
 
 
 def decide_early(policy: Policy, request: Request, available: Set[Tier] = frozenset(Tier)) -> Decision | None:
-    """A decision that needs no score, or None. It is made before any model is asked."""
+    """A decision that needs no score, or None. It is made before any model is asked.
+
+    Who names the small tier gets the large one where that alone can answer; never the other way round.
+    """
     threshold = policy.effective_threshold(request)
-    if request.explicit_tier is not None:
-        return Decision(request.explicit_tier, request.explicit_reason, threshold, features=request.features)
+    if (named := request.explicit_tier) is not None:
+        gone = named is Tier.SMALL and Tier.SMALL not in available and Tier.LARGE in available
+        tier, reason = (Tier.LARGE, Reason.TIER_UNAVAILABLE) if gone else (named, request.explicit_reason)
+        return Decision(tier, reason, threshold, features=request.features)
     if policy.math_code_heuristic and request.features.math_or_code:
         return _settle(Tier.LARGE, Reason.HEURISTIC_MATH_CODE, threshold, NO_SCORE, features=request.features, available=available)
     return None

@@ -78,7 +78,7 @@ def judge(ask: Ask, reply: Reply, sent: float, seconds: float) -> Answer:
     error = reply.broken or next((_code(item["error"]) for item in parsed if "error" in item), None)
     complete = DONE in payloads if payloads is not None else bool(parsed[0]) and reply.broken is None
     if reply.status != 200 and error is None:
-        error = "no openai error"
+        error = f"not OpenAI's: {reply.text[:60]!r}"
     signals = receipt.get("signals") or {}
     answer = Answer(
         part=ask.part,

@@ -31,6 +31,12 @@ class Siege:
         if offence := _offence(request, status, text):
             self.offend(request, f"{status} {offence}: {text[:200]!r}")
 
+    def add(self, other: "Siege") -> None:
+        self.statuses += other.statuses
+        self.kinds += other.kinds
+        self.bad += other.bad
+        self.offences += other.offences
+
     def offend(self, request: Hostile, what: str) -> None:
         self.offences += 1
         if len(self.bad) < 20:

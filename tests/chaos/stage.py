@@ -26,17 +26,17 @@ def fake(folder: Path) -> dict[str, Any]:
     config = base()
     application = config["applications"][0]
     application["import_path"] = "tests.chaos.fake_engines:build"
-    queues = {"max_ongoing_requests": 32, "max_queued_requests": 80, "health_check_period_s": 2.0, "graceful_shutdown_timeout_s": 10.0}
+    queues = {"max_ongoing_requests": 104, "max_queued_requests": 8, "health_check_period_s": 2.0, "graceful_shutdown_timeout_s": 10.0}
     application["args"] = {
         "profile": "local",
-        "ingress": {"max_wait_s": 60.0},  # the count alone bounds a tier's queue
+        "ingress": {"max_wait_s": 60.0},  # the count alone bounds a tier's queue: 112, in the engine but for 8
         "small": queues,
         "large": queues,
         "router": {"assess_deadline_s": 1.0, "embed_deadline_s": 3.0},
         "timeouts": QUICK,
-        "limits": {"body_timeout_s": 3.0},
+        "limits": {"body_timeout_s": 5.0},
         "ledger": {"url": f"sqlite:///{folder}/tierwise.db", "store_prompts": True},  # mirrored answers need them
-        "mirror": {"timeout_s": 10.0},
+        "mirror": {"timeout_s": 4.0, "queue": 8},  # one that hangs is over soon after its test
     }
     return _live(config, LIVE)
 

@@ -58,7 +58,7 @@ def test_a_stream_that_ends_early_is_a_failure_and_not_wrong() -> None:
 def test_a_refusal_in_openais_shape_has_its_code() -> None:
     answer = seen('{"error": {"message": "m", "type": "rate_limit_error", "code": "overloaded"}}', status=429, head={"retry-after": "2"})
     assert (answer.ok, answer.kind_of_failure, answer.retry_after) == (False, "429 overloaded", "2")
-    assert seen("Internal Server Error", status=500, head={}).kind_of_failure == "500 no openai error"
+    assert seen("Internal Server Error", status=500, head={}).kind_of_failure == "500 not OpenAI's: 'Internal Server Error'"
 
 
 def test_recovery_is_the_first_of_five_normal_answers_in_a_row() -> None:

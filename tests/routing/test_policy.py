@@ -62,10 +62,16 @@ def test_an_explicit_choice_is_kept_even_for_code(tier: Tier, reason: Reason) ->
     assert (decision.tier, decision.reason) == (tier, reason)
 
 
-def test_an_explicit_choice_never_becomes_another_tier() -> None:
+def test_who_names_the_small_tier_gets_the_large_one_where_that_alone_is_there() -> None:
     decision = decide_early(POLICY, make_request(explicit_tier=Tier.SMALL), ONLY_LARGE)
     assert decision is not None
-    assert decision.tier is Tier.SMALL
+    assert (decision.tier, decision.reason) == (Tier.LARGE, Reason.TIER_UNAVAILABLE)
+
+
+def test_who_names_the_large_tier_never_gets_the_small_one() -> None:
+    decision = decide_early(POLICY, make_request(explicit_tier=Tier.LARGE), ONLY_SMALL)
+    assert decision is not None
+    assert (decision.tier, decision.reason) == (Tier.LARGE, Reason.EXPLICIT_MODEL)
 
 
 @pytest.mark.parametrize("fact", ["code", "math", "asks_code", "asks_math"])
