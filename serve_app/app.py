@@ -62,6 +62,7 @@ def wire(settings: Settings, *, router_llm: Application, small: Application, lar
         max_ongoing_requests=settings.ingress.max_ongoing_requests + FOR_OPERATORS,
         max_queued_requests=settings.ingress.max_queued_requests,
         backpressure_config={"status_code": 429, "retry_after_s": 2.0},
+        logging_config={"enable_access_log": False},  # `observe/logs.py` writes a line for each request
         ray_actor_options={"num_cpus": settings.ingress.num_cpus},
     )
     return ingress.bind(

@@ -154,7 +154,7 @@ class HandleEngine:
             raise EngineFailed("The model failed to answer.") from error
         finally:
             if generator is not None:
-                generator.cancel()
+                _stop(generator)
 
     async def _connected(self, generator: "DeploymentResponseGenerator[str | Json]") -> None:
         """Waiting for a place at replicas that are alive and at work is backpressure; without them it is a fault of ours."""
@@ -185,6 +185,14 @@ class HandleEngine:
 
     def ready(self) -> bool:
         return self._watch.ready()
+
+
+def _stop(generator: "DeploymentResponseGenerator[Any]") -> None:
+    """Cancel a call that may never have reached a replica: Ray then raises once more what has been told already."""
+    try:
+        generator.cancel()
+    except Exception as error:  # noqa: BLE001 - the call is over either way; why, its caller has been told
+        log.debug("nothing to cancel: %s", type(error).__name__)
 
 
 async def taken(generator: "DeploymentResponseGenerator[Any]") -> None:

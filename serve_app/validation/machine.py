@@ -25,8 +25,10 @@ def check_access(config: Mapping[Any, Any], settings: Settings, report: Report) 
     """Nobody may be let in without a key from other machines."""
     host = _http(config, "host", SERVE_HOST)
     if settings.auth.mode == "keys":
-        if not any(key.strip() for key in os.environ.get(settings.auth.keys_env, "").split(",")):
-            report.warning("args.auth.keys_env", f"the environment variable {settings.auth.keys_env} holds no keys here")
+        names = (settings.auth.keys_env, settings.auth.admin_keys_env)
+        given = any(key.strip() for name in names for key in os.environ.get(name, "").split(","))
+        if settings.auth.keys_file is None and not given:
+            report.warning("args.auth", f"no keys file, and neither {names[0]} nor {names[1]} holds keys here")
     elif isinstance(host, str) and not _is_loopback(host):
         shown = (
             f"http_options.host {host!r}" if _http(config, "host", None) is not None else f"no http_options.host, which means {SERVE_HOST},"

@@ -41,6 +41,18 @@ class Balance:
         return steps and len(self.missing) <= self.dropped
 
 
+def metric(graph: Graph, name: str, seconds: float = 20.0) -> float:
+    """The sum of a metric; a node's exporter that is busy elsewhere is asked again."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return graph.metric(name)
+        except (httpx.HTTPError, ValueError, OSError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
 class Books:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -59,7 +71,7 @@ class Books:
             return len(seen) > 2 and seen[-1] == seen[-2] == seen[-3]
 
         wait_for(lambda: still() or time.sleep(0.7) is not None, seconds, "the engines to be at rest")
-        return Page(time.time(), seen[-1], self._graph.metric("ray_tierwise_records_dropped_total"))
+        return Page(time.time(), seen[-1], metric(self._graph, "ray_tierwise_records_dropped_total"))
 
     def _counters(self) -> Counters | None:
         """None while something runs or a tier does not report."""

@@ -82,7 +82,7 @@ class ScriptedTier:
             async for event in self._stream(order, words, text, request_id):
                 yield event
             return
-        await asyncio.sleep(self._takes(order))
+        await asyncio.sleep(FOR_EVER_S if order == "endless" else self._takes(order))
         self._count(request_id, len(text.split()), len(words))
         if order == "garbage":
             yield {"nothing": "that anyone expects"}

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.chaos.books import Balance, Books, Page
+from tests.chaos.books import Balance, Books, Page, metric
 from tests.chaos.judge import Answer
 from tests.chaos.processes import Processes, kill
 from tests.chaos.report import Report, client_view, seconds
@@ -96,7 +96,7 @@ def told(balance: Balance, counted: dict[str, float]) -> str:
 
 
 def counts(graph: Graph) -> dict[str, float]:
-    return {name: graph.metric(metric) for name, metric in COUNTED.items()}
+    return {name: metric(graph, full) for name, full in COUNTED.items()}
 
 
 @dataclass(frozen=True)

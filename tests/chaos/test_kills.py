@@ -37,7 +37,7 @@ async def test_a_killed_ingress_of_two(either: tuple[str, Graph], report: Report
     try:
         await scenario(*either, report, "ingress", test="test_a_killed_ingress_of_two", fault="`kill -9`, one of two replicas of Ingress")
     finally:
-        deploy(graph)
+        deploy(graph, ingress={"num_replicas": 1})
         wait_for(lambda: len(graph.replicas().get("Ingress", set())) == 1, 90, "the second ingress to leave")
 
 

@@ -6,6 +6,7 @@ import itertools
 import httpx
 import pytest
 
+from tests.chaos.books import metric
 from tests.chaos.judge import Answer
 from tests.chaos.report import Report
 from tests.chaos.requests import EASY, Ask, chat
@@ -42,7 +43,7 @@ def _share(graph: Graph) -> float:
 async def test_a_hung_mirror(fake: Graph, report: Report) -> None:
     off: list[Answer] = []
     on: list[Answer] = []
-    mirrored = fake.metric("ray_tierwise_mirrors_total")
+    mirrored = metric(fake, "ray_tierwise_mirrors_total")
     for number in range(ROUNDS):
         off += await block(fake, f"off-{number}", 0.0)
         on += await block(fake, f"on-{number}", 1.0)
@@ -51,7 +52,7 @@ async def test_a_hung_mirror(fake: Graph, report: Report) -> None:
         f"{name}_p{share * 100:.0f}_ms": _ms(answers, share) for name, answers in (("off", off), ("on", on)) for share in (0.5, 0.99)
     }
     change = figures["on_p99_ms"] / figures["off_p99_ms"] - 1
-    counted = fake.metric("ray_tierwise_mirrors_total") - mirrored
+    counted = metric(fake, "ray_tierwise_mirrors_total") - mirrored
     client = (
         f"{len(on)} answers with a hung mirror: p99 {figures['on_p99_ms']:.0f} ms, {figures['off_p99_ms']:.0f} ms without ({change:+.1%})"
     )

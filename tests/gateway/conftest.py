@@ -17,7 +17,6 @@ from serve_app.gateway.auth import Access
 from serve_app.gateway.translate import Translator
 from serve_app.keys import KeyRing, digest
 from serve_app.observe import logs
-from serve_app.observe.overheard import Overheard
 from serve_app.settings import Auth, Settings, parse
 from tests.fakes import World
 
@@ -50,7 +49,7 @@ def make_app(world: World, keys: dict[str, dict[str, Any]] | None = None, *, acc
     settings = make_settings(**args, **({"auth": {"mode": "keys"}} if keys else {}))
     access = access or make_access(world, settings, keys or {})
     pipeline = world.pipeline()
-    world.recorder._ledger = Overheard(world.ledger, access.settle, logs.recorded)  # as the ingress wires it
+    world.recorder._listeners = (access.settle, logs.recorded)  # as the ingress wires it
     gateway = Gateway(
         settings=settings,
         pipeline=pipeline,
