@@ -1,15 +1,19 @@
 """What every request passes before Serve itself reads it; `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names `middlewares`.
 
-Serve lets a client's headers override its own settings, and reads some of them as UTF-8 whatever they are.
+Serve lets a client's headers override its own settings, and reads some of them as UTF-8 whatever they are. And where no ingress
+replica can answer, because it died or is not there yet, Serve answers itself, in plain text: clients get OpenAI's shape instead.
 """
 
 import re
 
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import RequestError
+from serve_app.errors import EngineFailed, NotReady, Overloaded, RequestError, RequestTimeout, TierwiseError
 from serve_app.gateway.errors import response
+
+SERVES_OWN = "/-/"  # for load balancers, who read the status
+OURS = b"x-tierwise-schema"  # every answer of the ingress carries it
 
 # Compared with dashes for underscores, as Serve does. Timeouts and disconnects are the operator's, the model is chosen by us.
 DROPPED = {b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"serve-multiplexed-model-id"}
@@ -19,7 +23,7 @@ PLAIN = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
 def middlewares() -> list[Middleware]:
     """Serve calls it once in each process that listens."""
-    return [Middleware(HeaderFilter)]
+    return [Middleware(HeaderFilter), Middleware(ServeAnswers)]
 
 
 class HeaderFilter:
@@ -50,3 +54,40 @@ def _readable(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+class ServeAnswers:
+    """Puts Serve's own refusals and failures into OpenAI's shape. What the ingress answers passes untouched."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        replaced = False
+
+        async def translated(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start" and _is_serves(message) and not scope["path"].startswith(SERVES_OWN):
+                replaced = True
+                await response(_in_our_words(message["status"]))(scope, receive, send)
+            elif not replaced:
+                await send(message)
+
+        await self._app(scope, receive, translated if scope["type"] == "http" else send)
+
+
+def _is_serves(message: Message) -> bool:
+    names = {name.lower() for name, _ in message.get("headers", ())}
+    return message["status"] >= 400 and OURS not in names
+
+
+def _in_our_words(status: int) -> TierwiseError:
+    if status == 429:
+        return Overloaded("The endpoint is at its limit.", retry_after=2.0)
+    if status == 408:
+        return RequestTimeout("The request took too long.")
+    if status in (404, 503):
+        return NotReady("The endpoint is starting.", retry_after=5.0)
+    if status >= 500:
+        return EngineFailed("The part of the endpoint that had the request failed.")
+    return RequestError("The request cannot be served.")

@@ -7,10 +7,8 @@ The patterns are English and known to whoever reads this: see the measured bound
 
 import re
 
-_MARKUP = re.compile(
-    r"<\|[^|<>\n]{1,40}\|>|</?(?:request|s|im_start|im_end)>|\[/?INST\]|<</?SYS>>|^\s*(?:system|user|assistant)\s*:?\s*$",
-    re.MULTILINE | re.IGNORECASE,
-)
+_MARKUP = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?(?:request|s|im_start|im_end)>|\[/?INST\]|<</?SYS>>", re.IGNORECASE)
+_ROLE = re.compile(r"^\s*(?:system|user|assistant)\s*:?\s*$", re.MULTILINE | re.IGNORECASE)
 _EASY = r"(?:0|zero|trivial|easy|easiest|simple|simplest|lowest|minimal)"
 _ORDER = re.compile(
     r"\b(?:please )?(?:ignore|disregard|forget)\b[^.!?\n]{0,30}\b(?:previous|above|prior|earlier|preceding)\b[^.!?\n]{0,60}[.!?:]?"
@@ -27,6 +25,6 @@ def without_orders(text: str) -> str:
     """The text without what addresses the router; the same object where nothing does."""
     plain, markups = _MARKUP.subn("\n", text)
     if markups:
-        plain = _LONE_DIGIT.sub("", plain)
+        plain = _LONE_DIGIT.sub("", _ROLE.sub("", plain))
     plain, orders = _ORDER.subn(" ", plain)
     return " ".join(plain.split(" ")).strip() if markups or orders else text

@@ -10,7 +10,7 @@ from tests.chaos.processes import Processes, stopped
 from tests.chaos.report import Report
 from tests.chaos.requests import MODELS, Ask, mixed, only, woven
 from tests.chaos.scenario import Case, killed, of_receipts, of_tier, settled
-from tests.chaos.stage import REAL_STALL_S
+from tests.chaos.stage import REAL_STALL_S, deploy
 from tests.chaos.traffic import Traffic, recovery
 from tests.graph import Graph
 
@@ -29,10 +29,19 @@ def asked(case: str, name: str) -> Iterator[Ask]:
 
 
 def rated(answer: Answer) -> bool | None:
-    """The router LLM is not asked for every prompt; a rating that is late or failed is what its death looks like."""
+    """A rating that is late or failed is what the router LLM's death looks like. Streams do not tell."""
     return answer.ok and answer.states[1] == "ok" if answer.part in ("easy", "hard") and answer.states[1] not in ("", "skipped") else None
 
 
+@pytest.fixture
+def always_rated(real: Graph) -> Iterator[None]:
+    """The router LLM is asked for every prompt, so that its death shows."""
+    deploy(real, user_config={"decisive_margin": 1.0})
+    yield
+    deploy(real, user_config={"decisive_margin": 0.2})
+
+
+@pytest.mark.usefixtures("always_rated")
 @pytest.mark.parametrize("case", DEPLOYMENTS)
 async def test_a_killed_engine_core(real: Graph, report: Report, case: str) -> None:
     deployment = DEPLOYMENTS[case]

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve_app.deployments.proxy import middlewares
+from serve_app.deployments.proxy import ServeAnswers, middlewares
 
 
 class Echo:
@@ -82,3 +82,36 @@ async def test_what_is_not_http_passes_untouched() -> None:
     scope = {"type": "lifespan"}
     await wrapped(app)(scope, None, None)  # type: ignore[arg-type]
     assert seen == [scope]
+
+
+def serve_says(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "code"),
+    [(500, 502, "engine_error"), (503, 503, "not_ready"), (404, 503, "not_ready"), (429, 429, "overloaded"), (408, 408, "request_timeout")],
+)
+async def test_what_serve_answers_by_itself_gets_openais_shape(said: int, status: int, code: str) -> None:
+    app = ServeAnswers(serve_says(said, [(b"content-type", b"text/plain")], b"Internal: ray::Actor at /secret/path"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as http:
+        answer = await http.get("/v1/models")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert "secret" not in answer.text
+    assert ("retry-after" in answer.headers) is (status in (429, 503))
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "path"),
+    [(200, [], "/x"), (502, [(b"x-tierwise-schema", b"1")], "/x"), (503, [], "/-/healthz")],
+)
+async def test_the_ingress_and_the_load_balancers_own_answers_pass(status: int, headers: list[tuple[bytes, bytes]], path: str) -> None:
+    app = ServeAnswers(serve_says(status, headers, b"as it is"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as http:
+        answer = await http.get(path)
+    assert (answer.status_code, answer.text) == (status, "as it is")

@@ -26,7 +26,7 @@ def test_the_local_profile_has_nothing_to_warn_of(tmp_path: Path) -> None:
 
 def test_the_cluster_profile_warns_of_missing_keys_and_the_slow_transport(tmp_path: Path) -> None:
     warnings = [line.split(":")[0] for line in report_of(tmp_path, changed("args.profile", "g6e")).warnings]
-    assert warnings[-2:] == ["args.auth.keys_env", "RAY_SERVE_THROUGHPUT_OPTIMIZED"]
+    assert warnings[-2:] == ["args.auth", "RAY_SERVE_THROUGHPUT_OPTIMIZED"]
 
 
 def test_the_cluster_profile_is_quiet_when_both_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_every_choice_and_prompt_of_a_generation_counts_once_it_has_begun() -> N
 def test_a_chats_own_number_is_not_taken_for_that_of_a_prompt() -> None:
     processor = Processor()
     meter = vllm_server.Meter(processor)
-    with meter.generation("chatcmpl-tw-1-0") as first, meter.generation("chatcmpl-tw-1-1") as second:
+    with meter.generation("chatcmpl-tw-1") as first, meter.generation("chatcmpl-tw-1-1") as second:
         add(processor, "chatcmpl-tw-1-1", "0_x", state(10, 5))
         add(processor, "chatcmpl-tw-1-1", "1_x", state(10, 6))
     assert (meter.used(first), meter.used(second)) == (Usage(), Usage(20, 11))
