@@ -4,6 +4,7 @@ Serve lets a client's headers override its own settings, and reads some of them 
 replica can answer, because it died or is not there yet, Serve answers itself, in plain text: clients get OpenAI's shape instead.
 """
 
+import logging
 import re
 
 from starlette.middleware import Middleware
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve_app.errors import EngineFailed, NotReady, Overloaded, RequestError, RequestTimeout, TierwiseError
 from serve_app.gateway.errors import response
 
+log = logging.getLogger(__name__)
 SERVES_OWN = "/-/"  # for load balancers, who read the status
 OURS = b"x-tierwise-schema"  # every answer of the ingress carries it
 
@@ -63,17 +65,28 @@ class ServeAnswers:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        replaced = False
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = replaced = False
 
         async def translated(message: Message) -> None:
-            nonlocal replaced
+            nonlocal started, replaced
             if message["type"] == "http.response.start" and _is_serves(message) and not scope["path"].startswith(SERVES_OWN):
-                replaced = True
+                started = replaced = True
                 await response(_in_our_words(message["status"]))(scope, receive, send)
             elif not replaced:
+                started = True
                 await send(message)
 
-        await self._app(scope, receive, translated if scope["type"] == "http" else send)
+        try:
+            await self._app(scope, receive, translated)
+        except Exception as error:
+            # The boundary to Serve's listener: a replica that dies with a request inside it shows as its exception.
+            log.warning("a request was lost with its replica: %s", type(error).__name__)
+            if started:
+                raise
+            await response(_in_our_words(500))(scope, receive, send)
 
 
 def _is_serves(message: Message) -> bool:

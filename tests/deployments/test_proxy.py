@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.deployments.proxy import ServeAnswers, middlewares
 
@@ -115,3 +115,25 @@ async def test_the_ingress_and_the_load_balancers_own_answers_pass(status: int, 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as http:
         answer = await http.get(path)
     assert (answer.status_code, answer.text) == (status, "as it is")
+
+
+def dying(*messages: Message) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+        raise RuntimeError("ray::Actor died at /secret/path")
+
+    return app
+
+
+async def test_a_request_that_dies_with_its_replica_gets_openais_shape() -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(ServeAnswers(dying())), base_url="http://t") as http:
+        answer = await http.get("/v1/models")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "engine_error")
+
+
+async def test_a_stream_that_dies_with_its_replica_breaks_off() -> None:
+    app = ServeAnswers(dying({"type": "http.response.start", "status": 200, "headers": []}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as http:
+        with pytest.raises(RuntimeError, match="died"):
+            await http.get("/v1/models")
