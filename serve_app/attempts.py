@@ -73,7 +73,7 @@ class Attempts:
             except BaseException as error:
                 await self._close(trip, generation, given, outcome_of(error), error)
                 trip.give_back()
-                self._failover.report(trip.admission, self._blamed(error, started))
+                self._failover.report(trip.admission, self._blamed(error, started, stream=trip.request.stream))
                 again = self._failover.after(trip.admission, error, len(trip.attempts)) if self.left(trip) > 0 else None
                 if again is None:
                     raise
@@ -149,13 +149,16 @@ class Attempts:
             await generation.aclose()
         usage, complete = usage_so_far(given)
         trip.attempt = replace(trip.attempt, usage=usage)
-        message = error.message if isinstance(error, errors.TierwiseError) else None
-        self._recorder.end_attempt(trip, outcome, message, complete=complete)
+        self._recorder.end_attempt(trip, outcome, _kept(error), complete=complete)
 
-    def _blamed(self, error: BaseException, started: float) -> BaseException:
-        """Whoever leaves after a long silence has met a tier that hangs; whoever leaves early says nothing of it."""
-        waited = self._clock.monotonic() - started
-        hung = outcome_of(error) is Outcome.CANCELLED and waited >= self._timeouts.hung_s
+    def _blamed(self, error: BaseException, started: float, *, stream: bool) -> BaseException:
+        """Whoever leaves after a long silence has met a tier that hangs; whoever leaves early says nothing of it.
+
+        A plain answer is silent until it is whole: there it takes as long as a first token may.
+        """
+        waited, silence = self._clock.monotonic() - started, self._timeouts.hung_s
+        silence = silence if stream else max(silence, self._timeouts.first_token_s)
+        hung = outcome_of(error) is Outcome.CANCELLED and waited >= silence
         return errors.EngineTimeout("The client left before the model answered.") if hung else error
 
     async def _retry(self, trip: Trip, again: Admission) -> None:
@@ -166,7 +169,18 @@ class Attempts:
             self._observer.fell_back(again.decision.tier)
         else:
             self._observer.retried(again.decision.tier)
-            await asyncio.sleep(self._failover.pause(len(trip.attempts)))
+            try:
+                await asyncio.sleep(self._failover.pause(len(trip.attempts)))
+            except asyncio.CancelledError as error:
+                self._failover.report(again, error)
+                raise
+
+
+def _kept(error: BaseException | None) -> str | None:
+    """What a record says of an error. A refusal may quote the request, which is nobody's to keep: only its kind."""
+    if isinstance(error, errors.RequestError):
+        return error.code or type(error).__name__
+    return error.message if isinstance(error, errors.TierwiseError) else None
 
 
 def outcome_of(error: BaseException) -> Outcome:

@@ -51,15 +51,26 @@ class Failover:
         if not isinstance(error, UpstreamError) or tries > self._settings.retry.most:
             return None
         decision = failed.decision
-        if decision.tier is Tier.SMALL and Tier.LARGE in decision.allowed:
-            decision = replace(decision, tier=Tier.LARGE, reason=Reason.FALLBACK_ENGINE_ERROR)
-        same = decision.tier is failed.decision.tier
-        if same and not self._budget.has_one():
+        if (elsewhere := self._elsewhere(decision, last=tries == self._settings.retry.most)) is not None:
+            return elsewhere
+        if not self._budget.has_one() or (ticket := self._breakers[decision.tier].admit()) is None:
             return None
-        admission = self._admitted(decision)
-        if admission is not None and admission.decision.tier is failed.decision.tier:
-            self._budget.withdraw()
-        return admission
+        self._budget.withdraw()
+        return Admission(decision, ticket)
+
+    def _elsewhere(self, failed: Decision, *, last: bool) -> Admission | None:
+        """Large at once; small, where degraded answers are allowed, when large gets no other try."""
+        other = failed.tier.other
+        if other not in failed.allowed:
+            return None
+        if other is Tier.SMALL:
+            may = self._settings.degraded_answers and failed.reason not in (*EXPLICIT, Reason.FALLBACK_ENGINE_ERROR)
+            rests = self._breakers[failed.tier].state is BreakerState.OPEN
+            if not may or not (last or rests or not self._budget.has_one()):
+                return None
+        ticket = self._breakers[other].admit()
+        reason = Reason.FALLBACK_ENGINE_ERROR if other is Tier.LARGE else Reason.DEGRADED
+        return Admission(replace(failed, tier=other, reason=reason), ticket) if ticket is not None else None
 
     def escalated(self, doubted: Admission) -> Admission | None:
         """The large tier instead of a small one that doubts itself; None when it rests: the doubtful answer is one."""

@@ -17,7 +17,7 @@ from serve_app.domain import Decision, Json, Kind, MirrorPair, Mode, Reason, Req
 from serve_app.errors import EngineFailed
 from serve_app.observe import cost
 from serve_app.observe.receipt import MAX_PROMPT_BYTES, weight
-from serve_app.ports import Clock, Engine, Engines, Ledger, Observer
+from serve_app.ports import Engine, Engines, Ledger, Observer
 from serve_app.settings import MirrorSettings, TokenPrice
 from serve_app.stream import usage_of
 
@@ -57,14 +57,12 @@ class Mirror:
         prices: Mapping[Tier, TokenPrice],
         ledger: Ledger,
         observer: Observer,
-        clock: Clock,
         settings: MirrorSettings,
     ) -> None:
         self._engines = engines
         self._prices = prices
         self._ledger = ledger
         self._observer = observer
-        self._clock = clock
         self._settings = settings
         self._queue: asyncio.Queue[_Job] = asyncio.Queue(settings.queue)
         self._held = 0
@@ -81,8 +79,11 @@ class Mirror:
         self._observer.mirrored("not_sampled")
         return False
 
-    def offer(self, request: Request, decision: Decision, answer: str | Json) -> None:
-        """Hand over what the client got: a plain body, or a stream's raw events up to its `[DONE]`. Never waits, never raises."""
+    def offer(self, request: Request, decision: Decision, answer: str | Json, created: float) -> None:
+        """Hand over what the client got: a plain body, or a stream's raw events up to its `[DONE]`. Never waits, never raises.
+
+        `created` is the request's arrival: what was deleted since then must not come back.
+        """
         size = weight([request.body, answer])
         if not _judgeable(request, answer):
             self._observer.mirrored("unjudgeable")
@@ -90,7 +91,7 @@ class Mirror:
             self._observer.mirrored("shed")
         else:
             self._held += size
-            self._queue.put_nowait(_Job(request, decision, answer, self._clock.now(), size))
+            self._queue.put_nowait(_Job(request, decision, answer, created, size))
 
     async def run(self) -> None:
         """Work for ever. An engine that hangs holds `workers` generations at most, each for `timeout_s`."""

@@ -91,8 +91,8 @@ class Pipeline:
 
     async def decide(self, request: Request) -> Decision:
         """The router's decision, and what shadow or canary mode makes of it."""
-        decision = await self._route(request)
-        return policy.in_mode(decision, request, self._in_force().live)
+        decision = policy.in_mode(await self._route(request), request, self._in_force().live, self._available())
+        return replace(decision, reason=Reason.TOOL_LOOP) if request.tool_loop and decision.reason in OF_THE_TURN else decision
 
     async def explain(self, request: Request) -> Decision:
         """What `decide` would say, with the score even where a rule decides: a dry run."""
@@ -113,11 +113,11 @@ class Pipeline:
             return replace(early, allowed=verdict.tiers)
         threshold = now.policy.static_threshold(request)
         score = await self._scorer.score(request.text, now.live, threshold)
-        decision = policy.decide(now.policy, request, score, available)
+        decision = policy.decide(policy.of_the_turn(now.policy, request), request, score, available)
         if decision.tier is Tier.SMALL:
             before = await self._hardest_before(request, now.live, threshold)
             decision = policy.in_conversation(decision, before, available)
-        return replace(decision, reason=Reason.TOOL_LOOP) if request.tool_loop and decision.reason in OF_THE_TURN else decision
+        return decision
 
     async def _hardest_before(self, request: Request, live: Live, threshold: float) -> float | None:
         """The hardest of the turns that still count; code and mathematics need no model."""
@@ -138,7 +138,7 @@ class Pipeline:
         record = self._recorder.finish(trip, Outcome.OK)
         await opening.rest.aclose()
         if mirrored:
-            self._mirror.offer(trip.request, trip.decision, body)
+            self._mirror.offer(trip.request, trip.decision, body, trip.created)
         body = {**body, "tierwise": summary(record)}
         return Answer(record.decision, trip.attempt.model, trip.overhead, body=body)
 
@@ -173,7 +173,7 @@ class Pipeline:
             self._recorder.end_attempt(trip, outcome, message)
             record = self._recorder.finish(trip, outcome)
         if heard is not None and outcome is Outcome.OK:
-            self._mirror.offer(trip.request, trip.decision, heard.text())
+            self._mirror.offer(trip.request, trip.decision, heard.text(), trip.created)
         yield events.end(summary(record), message)
 
     def _event_stream(self, trip: Trip) -> EventStream:

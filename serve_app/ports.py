@@ -1,5 +1,6 @@
 """What the pipeline needs from the outside world. Wiring implements these; tests fake them."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
@@ -9,6 +10,12 @@ import numpy.typing as npt
 from serve_app.domain import Attempt, Decision, Json, Kind, MirrorPair, Record, SelfAssessment, SignalState, Tier, TierLoad, Usage
 
 Embedding = npt.NDArray[np.float32]
+
+
+def asked_to_stop() -> bool:
+    """Inside an `except CancelledError`: whether this task was cancelled. A transport raises the same when its far side was."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 class Clock(Protocol):

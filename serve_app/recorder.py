@@ -73,15 +73,20 @@ class Recorder:
         return await self._ledger.get(decision_id)
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait for what is being settled; used by a replica that leaves."""
-        if self._settling:
-            await asyncio.wait(set(self._settling), timeout=timeout_s)
+        """Wait for what is being settled; used by a replica that leaves. What takes longer is recorded as it is known."""
+        if not self._settling:
+            return
+        _, late = await asyncio.wait(set(self._settling), timeout=timeout_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
 
     async def _settle(self, record: Record, unsettled: dict[int, str]) -> None:
         try:
             attempts = list(record.attempts)
-            for number, request_id in unsettled.items():
-                usage = await self._engines[attempts[number].tier].settled(request_id)
+            asked = (self._engines[attempts[number].tier].settled(request_id) for number, request_id in unsettled.items())
+            for number, usage in zip(unsettled, await asyncio.gather(*asked), strict=True):
                 if usage is not None:
                     attempts[number] = self._priced(replace(attempts[number], usage=usage))
             record = self._summed(record, tuple(attempts))

@@ -55,7 +55,6 @@ class Breaker:
         if self.state is BreakerState.OPEN or busy:
             return None
         self._probing = now
-        self._epoch += 1
         return Ticket(self._epoch, probe=True)
 
     def succeeded(self, ticket: Ticket) -> None:

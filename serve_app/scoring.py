@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from serve_app.domain import Score, SignalState
-from serve_app.ports import Clock, Embedder, Observer, SelfAssessor
+from serve_app.ports import Clock, Embedder, Observer, SelfAssessor, asked_to_stop
 from serve_app.resilience import Breaker
 from serve_app.routing import score as scoring
 from serve_app.routing.features import cut
@@ -130,5 +130,9 @@ async def _within(ask: Callable[[str], Awaitable[float]], text: str, seconds: fl
         return (value, SignalState.OK) if 0.0 <= value <= 1.0 else (None, SignalState.FAILED)
     except TimeoutError:
         return None, SignalState.LATE
+    except asyncio.CancelledError:
+        if asked_to_stop():
+            raise
+        return None, SignalState.FAILED
     except Exception:  # noqa: BLE001 - the outer boundary of the router: counted by the caller, answered by the other signal
         return None, SignalState.FAILED

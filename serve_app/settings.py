@@ -372,7 +372,7 @@ def parse(args: Mapping[str, Any]) -> Settings:
 def parse_live(base: Live, user_config: Mapping[str, Any]) -> Live:
     """Lay Serve's `user_config` over the profile's values. Raises `SettingsError`; the caller keeps the old ones."""
     try:
-        return Live.model_validate({**base.model_dump(), **user_config})
+        return Live.model_validate(merge(base.model_dump(), user_config))
     except ValidationError as error:
         raise SettingsError(explain(error, Live, "user_config")) from None
 

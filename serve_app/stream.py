@@ -24,6 +24,7 @@ FINISHED = '"finish_reason":"'
 _NO_CHOICES = '"choices":[]'
 UNREADABLE = "The model's engine cannot read this request: a message or field has a form that it does not know."
 MAX_CODE = 40
+MOST_TOKENS = 2**31
 BROKEN_STREAM = "The model's answer broke off."
 
 
@@ -34,13 +35,22 @@ def event(data: object) -> str:
 
 def usage_of(body: Mapping[str, Any]) -> Usage:
     """The `usage` of an engine's answer or chunk; zeros where there is none."""
-    usage = body.get("usage") or {}
-    details = usage.get("prompt_tokens_details") or {}
+    usage = _object(body.get("usage"))
+    details = _object(usage.get("prompt_tokens_details"))
     return Usage(
-        prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        completion_tokens=int(usage.get("completion_tokens") or 0),
-        cached_tokens=int(details.get("cached_tokens") or 0),
+        prompt_tokens=_tokens(usage.get("prompt_tokens")),
+        completion_tokens=_tokens(usage.get("completion_tokens")),
+        cached_tokens=_tokens(details.get("cached_tokens")),
     )
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _tokens(value: Any) -> int:
+    """An engine may write anything; what is no count counts nothing."""
+    return value if isinstance(value, int) and 0 <= value < MOST_TOKENS else 0
 
 
 def summary(record: Record) -> Json:
@@ -149,7 +159,7 @@ class EventStream:
         if payload.startswith(_ERROR):
             self._failed = self.done = True
             return ""
-        if not (payload.startswith("{") and payload.endswith("}") and _CHOICES in payload):
+        if not (payload.startswith("{") and payload.endswith("}") and _CHOICES in payload and _is_json(payload)):
             self._skipped()
             return ""
         if _NO_CHOICES in payload:
@@ -170,11 +180,20 @@ class EventStream:
         return f"data: {held}\n\n" if held is not None else ""
 
 
+def _is_json(payload: str) -> bool:
+    """Four microseconds a chunk: what an SDK cannot read must not reach it."""
+    try:
+        json.loads(payload)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _counted(text: str) -> Usage:
     """The counts in a piece cut out of a chunk; zeros when it is garbage, since a stream's end must not fail on it."""
     try:
         return usage_of({"usage": json.loads(text)})
-    except (ValueError, TypeError):
+    except (ValueError, RecursionError):
         return Usage()
 
 

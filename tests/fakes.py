@@ -346,7 +346,7 @@ class World:
             store_prompts=self.store_prompts,
         )
         self.mirror = Mirror(
-            engines=self.engines, prices=PRICES, ledger=self.ledger, observer=self.observer, clock=self.clock, settings=MirrorSettings()
+            engines=self.engines, prices=PRICES, ledger=self.ledger, observer=self.observer, settings=MirrorSettings()
         )
         attempts = Attempts(
             engines=self.engines,

@@ -51,7 +51,6 @@ class Setting:
             prices=PRICES,
             ledger=self.ledger,
             observer=self.observer,
-            clock=self.clock,
             settings=MirrorSettings(**settings),
         )
 
@@ -67,7 +66,7 @@ class Setting:
     async def became(self, answer: Any, request: Request | None = None, decision: Decision = SMALL) -> list[str]:
         """What is counted when one answer is offered."""
         async with self.running():
-            self.mirror.offer(request or make_request(), decision, answer)
+            self.mirror.offer(request or make_request(), decision, answer, 0.0)
             await until(lambda: self.observer.mirrors)
         return self.observer.mirrors
 
@@ -142,7 +141,7 @@ async def test_the_other_tier_answers_the_same_request_and_both_answers_are_kept
     assert setting.ledger.pairs == [
         MirrorPair(
             decision_id="tw-1",
-            created=setting.clock.now(),
+            created=0.0,
             session="s-1",
             key="team-a",
             prompt=request.body,
@@ -231,7 +230,7 @@ async def test_what_is_no_plain_text_is_unjudgeable_and_asks_nobody(body: Json, 
     setting = Setting()
     plain = make_request()
     request = replace(plain, body={**plain.body, **body}, features=replace(plain.features, **features))
-    setting.mirror.offer(request, SMALL, given())
+    setting.mirror.offer(request, SMALL, given(), 0.0)
     assert (setting.observer.mirrors, setting.large.calls) == (["unjudgeable"], [])
 
 
@@ -252,7 +251,7 @@ async def test_an_answer_without_a_whole_text_asks_nobody(answer: str | Json) ->
 
 async def test_a_stream_above_the_bound_is_not_even_kept() -> None:
     setting = Setting()
-    setting.mirror.offer(make_request(), SMALL, "x" * (module.MAX_EVENTS + 1))
+    setting.mirror.offer(make_request(), SMALL, "x" * (module.MAX_EVENTS + 1), 0.0)
     assert setting.observer.mirrors == ["unjudgeable"]
 
 
@@ -285,7 +284,7 @@ async def test_a_tier_without_a_replica_is_left_alone() -> None:
 
 async def test_a_queue_that_grew_meanwhile_is_seen_before_the_call() -> None:
     setting = Setting()
-    setting.mirror.offer(make_request(), SMALL, given())
+    setting.mirror.offer(make_request(), SMALL, given(), 0.0)
     setting.large.known_load = load(9)
     async with setting.running():
         await until(lambda: setting.observer.mirrors == ["shed"])
@@ -295,7 +294,7 @@ async def test_a_queue_that_grew_meanwhile_is_seen_before_the_call() -> None:
 async def test_a_full_queue_sheds() -> None:
     setting = Setting(queue=3)
     for number in range(5):
-        setting.mirror.offer(make_request(id=f"tw-{number}"), SMALL, given())
+        setting.mirror.offer(make_request(id=f"tw-{number}"), SMALL, given(), 0.0)
     assert setting.observer.mirrors == ["shed", "shed"]
 
 
@@ -303,11 +302,11 @@ async def test_what_waits_is_bounded_in_bytes_and_the_places_come_back() -> None
     setting = Setting(queue=1000)
     events = "".join(stream_script("x" * 1024 * 1024, " "))
     for _ in range(40):
-        setting.mirror.offer(make_request(), SMALL, events)
+        setting.mirror.offer(make_request(), SMALL, events, 0.0)
     assert setting.observer.mirrors.count("shed") == 40 - 31
     async with setting.running():
         await until(lambda: setting.observer.mirrors.count("unjudgeable") == 31, timeout_s=20.0)  # a text above the bound
-    setting.mirror.offer(make_request(), SMALL, events)
+    setting.mirror.offer(make_request(), SMALL, events, 0.0)
     assert setting.observer.mirrors.count("shed") == 40 - 31
 
 
@@ -319,7 +318,7 @@ async def test_an_engine_that_fails_costs_its_job_and_no_worker(script: list[Any
     setting = Setting(script, workers=1)
     async with setting.running():
         for number in range(3):
-            setting.mirror.offer(make_request(id=f"tw-{number}"), SMALL, given())
+            setting.mirror.offer(make_request(id=f"tw-{number}"), SMALL, given(), 0.0)
         await until(lambda: len(setting.observer.mirrors) == 3)
     assert setting.observer.mirrors == ["failed"] * 3
     assert setting.ledger.pairs == []
@@ -337,7 +336,7 @@ async def test_an_engine_that_hangs_holds_its_workers_and_nothing_else() -> None
     setting = Setting([Pause(FOREVER)], workers=2, queue=8)
     async with setting.running():
         for number in range(1000):
-            setting.mirror.offer(make_request(id=f"tw-{number}"), SMALL, given())
+            setting.mirror.offer(make_request(id=f"tw-{number}"), SMALL, given(), 0.0)
             if number % 100 == 0:
                 await asyncio.sleep(0)
         await until(lambda: len(setting.large.calls) == 2)

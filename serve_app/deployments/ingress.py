@@ -126,7 +126,6 @@ class Ingress:
             prices={Tier.SMALL: self._settings.small.price, Tier.LARGE: self._settings.large.price},
             ledger=ledger,
             observer=self._metrics,
-            clock=self._clock,
             settings=self._settings.mirror,
         )
 

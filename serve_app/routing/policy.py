@@ -73,19 +73,24 @@ def in_conversation(decision: Decision, hardest_before: float | None, available:
     return replace(decision, tier=Tier.LARGE, reason=Reason.CONVERSATION)
 
 
-def in_mode(decision: Decision, request: Request, live: Live) -> Decision:
+def of_the_turn(policy: Policy, request: Request) -> Policy:
+    """In the middle of a tool loop a large tier that fills up does not drop the turn to the small one."""
+    return replace(policy, shift=min(policy.shift, 0.0)) if request.tool_loop else policy
+
+
+def in_mode(decision: Decision, request: Request, live: Live, available: Set[Tier] = frozenset(Tier)) -> Decision:
     """Shadow: the router's choice is kept, the default tier answers. Canary: only some sessions' easy requests go small.
 
-    Neither touches what a guard, a fault or the client decided.
+    Neither touches what a guard, a fault or the client decided, nor names a tier that has no replica.
     """
     if live.mode == "normal" or decision.reason not in BY_SCORE:
         return decision
     if live.mode == "shadow":
-        return _instead(decision, Tier(live.shadow_tier), Mode.SHADOW)
+        return _instead(decision, Tier(live.shadow_tier), Mode.SHADOW, available)
     if decision.tier is not Tier.SMALL:
         return decision
     inside = part_of(request.session or request.id) < live.canary_share
-    return _instead(decision, Tier.SMALL if inside else Tier.LARGE, Mode.CANARY)
+    return _instead(decision, Tier.SMALL if inside else Tier.LARGE, Mode.CANARY, available)
 
 
 def part_of(name: str) -> float:
@@ -93,9 +98,10 @@ def part_of(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
 
 
-def _instead(decision: Decision, tier: Tier, mode: Mode) -> Decision:
-    """`tier` answers where the guards allow it."""
-    tier = tier if tier in decision.allowed else decision.tier
+def _instead(decision: Decision, tier: Tier, mode: Mode, available: Set[Tier]) -> Decision:
+    """`tier` answers where the guards allow it and a replica is there."""
+    gone = tier not in available and decision.tier in available
+    tier = tier if tier in decision.allowed and not gone else decision.tier
     return replace(decision, tier=tier, mode=mode, chosen=decision.tier)
 
 
