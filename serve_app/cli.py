@@ -44,8 +44,11 @@ def user_errors() -> Iterator[None]:
     except UnicodeDecodeError:
         typer.echo("the input is not valid UTF-8", err=True)
         raise typer.Exit(2) from None
-    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        typer.echo(f"{error.filename}: {error.strerror}", err=True)
+    except BrokenPipeError:  # `| head` has seen enough: click ends quietly
+        raise
+    except OSError as error:
+        says = error.strerror or type(error).__name__
+        typer.echo(says if error.filename is None else f"{error.filename}: {says}", err=True)
         raise typer.Exit(2) from None
 
 

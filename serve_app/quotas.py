@@ -5,7 +5,6 @@ a burst at a window's edge is not let through twice. Several replicas count one 
 totals, which `QuotaBook` exchanges. All that is sent are totals, so that a lost or repeated message counts nothing twice.
 """
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +17,6 @@ WINDOW_S = 60.0
 LONGEST_RETRY_S = 24 * 3600.0  # of a budget: nobody sleeps for weeks on one header
 UNKNOWN_ANSWER_TOKENS = 256
 CHARS_PER_TOKEN = 4
-RECENT_RECORDS = 20_000
 Row = list[str | int]  # key, window, requests, tokens
 
 
@@ -96,8 +94,9 @@ class Quotas:
     _others: dict[tuple[str, int], Count] = field(default_factory=dict)
     _running: dict[str, Reserved] = field(default_factory=dict)
     _spent: dict[str, float] = field(default_factory=dict)  # this month, as the ledger knows it
-    _unseen: dict[str, float] = field(default_factory=dict)  # dollars that ended after the ledger was asked
-    _asked: dict[str, float] = field(default_factory=dict)
+    _unseen: dict[str, float] = field(default_factory=dict)  # dollars that ended here and are not surely in that sum
+    _acked: dict[str, float] = field(default_factory=dict)  # those of them whose record the ledger has committed
+    _asked: dict[str, float] = field(default_factory=dict)  # those of these that it had committed when it was last asked
     _window: int = 0
     _month: float = 0.0
 
@@ -131,8 +130,13 @@ class Quotas:
         if record.key is None:
             return
         self._replace(reserved or Reserved(record.key, self._window, 0), record.usage.total_tokens)
-        if record.cost_usd > 0:
+        if self._of_this_month(record):
             self._unseen[record.key] = self._unseen.get(record.key, 0.0) + record.cost_usd
+
+    def acked(self, record: Record) -> None:
+        """The ledger has committed the record: its next sum holds it. Until then its dollars count here, however long that takes."""
+        if record.key is not None and self._of_this_month(record):
+            self._acked[record.key] = self._acked.get(record.key, 0.0) + record.cost_usd
 
     def meters(self, key: Key, now: float) -> dict[str, Meter]:
         """The key's limits by the minute, as they stand now."""
@@ -146,13 +150,13 @@ class Quotas:
         return found
 
     def spent(self, key_id: str) -> float:
-        """Dollars of this month: the ledger's sum and what has ended here since it was asked."""
+        """Dollars of this month: the ledger's sum and what ended here and may not be in it. For a second both may hold a record."""
         return self._spent.get(key_id, 0.0) + self._unseen.get(key_id, 0.0)
 
     def report(self, now: float) -> list[Row]:
         """This replica's own totals, for the ledger."""
         self._move_to(now)
-        self._asked = dict(self._unseen)
+        self._asked = dict(self._acked)
         return [[key, window, count.requests, count.tokens] for (key, window), count in self._mine.items()]
 
     def merge(self, answer: Mapping[str, object], now: float) -> None:
@@ -164,14 +168,16 @@ class Quotas:
         spent: dict[str, float] = answer["spent"]  # type: ignore[assignment]
         for key, dollars in spent.items():
             self._spent[key] = dollars
-            left = self._unseen.get(key, 0.0) - self._asked.pop(key, 0.0)
-            self._unseen[key] = max(0.0, left)
+            known = self._asked.pop(key, 0.0)
+            for table in (self._unseen, self._acked):
+                table[key] = max(0.0, table.get(key, 0.0) - known)
 
     def keep(self, key_ids: Iterable[str]) -> None:
         """Forget the dollars of keys that are gone; their minutes go by themselves, so that one that comes back finds them."""
         known = set(key_ids)
         self._spent = {key: dollars for key, dollars in self._spent.items() if key in known}
         self._unseen = {key: dollars for key, dollars in self._unseen.items() if key in known and dollars > 0}
+        self._acked = {key: dollars for key, dollars in self._acked.items() if key in known and dollars > 0}
 
     def _move_to(self, now: float) -> None:
         """Let go of windows and months that are over. A clock that is set back keeps counting in the newest window."""
@@ -182,7 +188,11 @@ class Quotas:
                     del table[old]
             if (month := month_start(now)) > self._month:
                 self._month = month
-                self._spent, self._unseen, self._asked = {}, {}, {}
+                self._spent, self._unseen, self._acked, self._asked = {}, {}, {}, {}
+
+    def _of_this_month(self, record: Record) -> bool:
+        """A month is that of a request's begin, as in the ledger's sum: one that is still on its way when it ends is no longer counted."""
+        return record.cost_usd > 0 and record.created >= self._month
 
     def _count(self, key_id: str) -> Count:
         return self._mine.setdefault((key_id, self._window), Count())
@@ -210,8 +220,8 @@ def counts(rows: Sequence[Row]) -> dict[tuple[str, int], Count]:
 class QuotaBook:
     """The ledger's part. Owns every replica's totals of the live windows, and the dollars of this month by key.
 
-    Dollars come from the records themselves, which pass through here on their way into the database: what was spent before
-    is read from there once per key and month (`unread`, `read`).
+    Dollars come from the records that were committed. What was spent before is read from the database once per key and month
+    (`unread`, `read`); the caller sees to it that nothing is committed between that sum and the first record counted on top of it.
     """
 
     def __init__(self) -> None:
@@ -219,8 +229,6 @@ class QuotaBook:
         self._month = 0.0
         self._before: dict[str, float] = {}
         self._since: dict[str, float] = {}
-        self._seen: set[str] = set()
-        self._order: deque[str] = deque()
 
     @property
     def month(self) -> float:
@@ -239,36 +247,31 @@ class QuotaBook:
         return summed
 
     def spend(self, receipts: Iterable[Json], now: float) -> None:
-        """Count new records; one that is sent again is counted once."""
+        """Count records that were committed now, each once: `Store.write` tells which were new."""
         self._move_to(now)
         for receipt in receipts:
             key = receipt.get("key")
-            if key in self._since and receipt["created"] >= self._month and receipt["id"] not in self._seen:
+            if key in self._since and receipt["created"] >= self._month:
                 self._since[key] += receipt["cost_usd"]
-                self._remember(receipt["id"])
 
     def unread(self, keys: Iterable[str], now: float) -> list[str]:
-        """Keys whose earlier dollars are not known yet; from here on their records are counted."""
+        """Keys whose earlier dollars are not known."""
         self._move_to(now)
-        missing = [key for key in keys if key not in self._before]
-        for key in missing:
-            self._since.setdefault(key, 0.0)
-        return missing
+        return [key for key in keys if key not in self._before]
 
     def read(self, spent: Mapping[str, float], keys: Iterable[str], month: float) -> None:
-        """What the database holds of `keys` since `month`."""
+        """What the database holds of `keys` since `month`; from here on their records are counted on top."""
         if month == self._month:
-            self._before.update({key: spent.get(key, 0.0) for key in keys})
+            for key in keys:
+                self._before[key], self._since[key] = spent.get(key, 0.0), 0.0
+
+    def doubt(self) -> None:
+        """The database may hold more than was counted: a commit whose answer was lost. All sums are read anew."""
+        self._before, self._since = {}, {}
 
     def spent(self, keys: Iterable[str]) -> dict[str, float]:
         """Dollars of this month, of those keys of which all is known."""
         return {key: self._before[key] + self._since.get(key, 0.0) for key in keys if key in self._before}
-
-    def _remember(self, record_id: str) -> None:
-        self._seen.add(record_id)
-        self._order.append(record_id)
-        if len(self._order) > RECENT_RECORDS:
-            self._seen.discard(self._order.popleft())
 
     def _move_to(self, now: float) -> None:
         oldest = int(now // WINDOW_S) - 2  # one more than a replica looks at: clocks differ a little

@@ -14,6 +14,8 @@ from serve_app.evaluate import golden as golden_set
 from serve_app.evaluate import labelled
 
 POLL_S = 0.5
+MAX_PORT = 65535
+ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to connect, not to bind
 Progress = Callable[[list[Any], str], Iterator[Any]]
 
 
@@ -21,19 +23,25 @@ def url_of(config: Path) -> str:
     """The address that a deployments.yaml makes Serve listen on. Raises `RequestError` when it cannot be read."""
     try:
         options = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("http_options") or {}
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        host, port = options.get("host", "127.0.0.1"), options.get("port", 8000)
+    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):
         raise RequestError(f"{config}: cannot be read as a deployments file") from None
-    host = options.get("host", "127.0.0.1")
-    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{options.get('port', 8000)}"  # noqa: S104 - where to connect, not to bind
+    host = ANY.get(host, host) if isinstance(host, str) else host
+    return f"http://{f'[{host}]' if ':' in str(host) else host}:{port}"
 
 
 def status(url: str, api_key: str = "") -> Json:
     """`GET /status`; a key that is no admin's gets less. Raises `TierwiseError` in one line when nobody, or somebody else, answers."""
     with connect(url, api_key) as client:
         body = ask(client, "GET", "/status")
-    if not ({"profile", "threshold", "calibration", "tiers"} <= body.keys() or body.keys() == {"version", "tiers"}):
+    ours = {"profile", "threshold", "calibration", "tiers"} <= body.keys() or body.keys() == {"version", "tiers"}
+    if not (ours and isinstance(body.get("calibration", ""), str) and _of_objects(body["tiers"])):
         raise _foreign(f"{url}/status")
     return body
+
+
+def _of_objects(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, dict) for item in value.values())
 
 
 def golden(url: str, api_key: str, progress: Progress) -> golden_set.Report:
@@ -47,15 +55,20 @@ def golden(url: str, api_key: str, progress: Progress) -> golden_set.Report:
 def _route(client: httpx.Client, prompt: str) -> golden_set.Routed:
     body = ask(client, "POST", "/route", {"prompt": prompt})
     try:
-        return golden_set.Routed(Tier(body["tier_name"]), body["complexity_score"], body["reason"])
-    except (ValueError, KeyError):
+        score = body["complexity_score"]
+        return golden_set.Routed(Tier(body["tier_name"]), None if score is None else float(score), str(body["reason"]))
+    except (ValueError, TypeError, KeyError):
         raise _foreign(f"{client.base_url}route") from None
 
 
 def connect(url: str, api_key: str) -> httpx.Client:
+    """Raises `RequestError` for what is no address, or a key that no header can hold."""
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise RequestError("the API key holds characters that no key has")
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        if url.startswith(("http://", "https://")):
+        parsed = httpx.URL(url)
+        if parsed.scheme in ("http", "https") and parsed.host and (parsed.port or 0) <= MAX_PORT:
             return httpx.Client(base_url=url, headers=headers, timeout=60.0)
     except (httpx.InvalidURL, ValueError):
         pass
@@ -72,6 +85,8 @@ def ask(client: httpx.Client, method: str, path: str, body: Json | None = None) 
         raise TierwiseError(f"{error.request.url}: answered {error.response.status_code}") from None
     except httpx.HTTPError as error:
         raise TierwiseError(f"{error.request.url}: {type(error).__name__}: is tierwise running?") from None
+    except httpx.InvalidURL:
+        raise RequestError(f"{client.base_url}: not an http address") from None
     except ValueError:
         found = None
     if not isinstance(found, dict):
@@ -84,24 +99,27 @@ def _foreign(url: str) -> TierwiseError:
 
 
 def wait_ready(url: str, timeout_s: float, say: Callable[[str], None]) -> float:
-    """Wait until `/ready` is 200, telling what is there so far; seconds waited. Raises `TierwiseError` after `timeout_s`."""
-    started, told = time.monotonic(), ""
-    while (waited := time.monotonic() - started) < timeout_s:
-        state = _readiness(url)
-        if state == "ready":
-            return waited
-        if state != told:
-            say(f"{waited:4.0f} s  {state}")
-            told = state
-        time.sleep(POLL_S)
+    """Wait until `/ready` is 200, telling what is there so far; seconds waited.
+
+    Raises `RequestError` at once for what is no address, and `TierwiseError` after `timeout_s`.
+    """
+    with connect(url, "") as client:
+        started, told = time.monotonic(), ""
+        while (waited := time.monotonic() - started) < timeout_s:
+            state = _readiness(client)
+            if state == "ready":
+                return waited
+            if state != told:
+                say(f"{waited:4.0f} s  {state}")
+                told = state
+            time.sleep(POLL_S)
     raise TierwiseError(f"{url}: not ready after {timeout_s:.0f} s ({told})")
 
 
-def _readiness(url: str) -> str:
+def _readiness(client: httpx.Client) -> str:
     try:
-        answer = httpx.get(f"{url}/ready", timeout=5.0)
-        body = answer.json()
+        body = client.get("/ready", timeout=5.0).json()
         waiting = [name for name, ready in {**body["signals"], **body["tiers"]}.items() if not ready]
-    except (httpx.HTTPError, ValueError, KeyError):
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):  # nobody yet, or Serve without the application
         return "starting Ray and Serve"
     return f"waiting for {', '.join(waiting)}" if waiting else "ready"

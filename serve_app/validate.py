@@ -9,7 +9,7 @@ from typing import Any
 
 from serve_app.errors import SettingsError
 from serve_app.settings import Settings, parse
-from serve_app.validation import deployments, document, engines, fit, live, machine, serve_part
+from serve_app.validation import database, deployments, document, engines, fit, live, machine, serve_part
 from serve_app.validation.report import Report
 
 __all__ = ["Report", "check_file"]
@@ -56,5 +56,6 @@ def _check_settings(config: Mapping[Any, Any], settings: Settings, report: Repor
     machine.check_access(config, settings, report)
     machine.check_calibration(settings, report)
     machine.check_environment(settings, report)
+    database.check(settings, report)
     deployments.check_threshold(deployments.live(config, settings).threshold, report)
     live.check(config, settings, report)

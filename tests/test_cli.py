@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
 from serve_app import __version__, offline
-from serve_app.cli import app
+from serve_app.cli import app, user_errors
 from serve_app.evaluate.labelled import packaged, split
 from serve_app.keys import KeyRing, digest
+from serve_app.remote import url_of
 from serve_app.routing.calibrate import Ratings
 from serve_app.routing.score import dump, load
 from serve_app.settings import Auth
@@ -258,7 +260,67 @@ def test_golden_and_status_need_a_running_endpoint(url: str, says: str) -> None:
     check_mistake(run("status", "--url", url), says)
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}"])
+@pytest.mark.parametrize("url", ["foo", "http://", "http://[::1", "http://a:port", "http://a:99999"])
+def test_no_address_is_waited_for(url: str) -> None:
+    check_mistake(run("status", "--wait", "--timeout", "30", "--url", url), "not an http address")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"5", b'{"signals": [], "tiers": 5}', b"<html>"])
+def test_whoever_answers_otherwise_is_waited_for(url: str, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr(Handler, "body", body)
+    result = run("status", "--wait", "--timeout", "0.1", "--url", url)
+    check_mistake(result, "not ready after")
+    assert "starting" in result.stdout
+
+
+def test_a_key_that_no_header_can_hold_is_one_line(url: str) -> None:
+    check_mistake(run("status", "--url", url, "--api-key", "schlüssel"), "the API key")
+
+
+@pytest.mark.parametrize(
+    ("options", "url"),
+    [
+        ({"host": "::1", "port": 8001}, "http://[::1]:8001"),
+        ({"host": "::"}, "http://[::1]:8000"),
+        ({"host": "0.0.0.0"}, "http://127.0.0.1:8000"),  # noqa: S104
+        ({"host": "localhost"}, "http://localhost:8000"),
+        ({}, "http://127.0.0.1:8000"),
+    ],
+)
+def test_the_address_is_what_the_file_says(tmp_path: Path, options: dict[str, Any], url: str) -> None:
+    file = tmp_path / "deployments.yaml"
+    file.write_text(json.dumps({"http_options": options}))
+    assert url_of(file) == url
+
+
+@pytest.mark.parametrize("content", ["[1]", "http_options: [1]", "http_options: 5", "{", "\0"])
+def test_a_file_without_an_address_is_one_line(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "deployments.yaml"
+    file.write_text(content)
+    check_mistake(run("status", "--config", str(file)), "cannot be read as a deployments file")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(28, "No space left on device"), "No space left"),
+        (OSError(36, "File name too long", "x"), "x: File name"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(capsys: pytest.CaptureFixture[str], error: OSError, says: str) -> None:
+    with pytest.raises(typer.Exit) as ended, user_errors():
+        raise error
+    assert ended.value.exit_code == 2
+    assert capsys.readouterr().err.startswith(says)
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake() -> None:
+    with pytest.raises(BrokenPipeError), user_errors():
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"version": "1", "tiers": []}', b'{"version": "1", "tiers": {"small": 5}}'])
 def test_status_refuses_an_endpoint_that_answers_otherwise(url: str, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     monkeypatch.setattr(Handler, "body", body)
     check_mistake(run("status", "--url", url), "is this tierwise?")

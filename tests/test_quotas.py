@@ -1,6 +1,8 @@
 """Requests, tokens and dollars of a key: what is let through, when to come again, and one count over several replicas."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +12,7 @@ from serve_app.deployments.quota_desk import QuotaDesk
 from serve_app.domain import Attempt, Decision, Outcome, Reason, Record, Tier, Usage
 from serve_app.errors import BudgetSpent, RateLimited
 from serve_app.keys import Key
-from serve_app.quotas import LONGEST_RETRY_S, RECENT_RECORDS, Meter, QuotaBook, Quotas, estimate, month_left_s, month_start
+from serve_app.quotas import LONGEST_RETRY_S, Meter, QuotaBook, Quotas, estimate, month_left_s, month_start
 from tests.fakes import until
 
 MINUTE = datetime(2026, 5, 20, 12, 0, tzinfo=UTC).timestamp()  # a window's first second
@@ -261,6 +263,10 @@ class Fleet:
 
     def record(self, made: Record, replica: int, now: float) -> None:
         self.replicas[replica].settle(made, now)
+        self.commit(made, now)
+        self.replicas[replica].acked(made)
+
+    def commit(self, made: Record, now: float) -> None:
         self.book.spend([{"id": made.id, "key": made.key, "created": made.created, "cost_usd": made.cost_usd}], now)
         self.spent[made.key or ""] = self.spent.get(made.key or "", 0.0) + made.cost_usd
 
@@ -370,12 +376,59 @@ def test_dollars_of_a_replica_count_at_once_before_the_ledger_knows_them() -> No
         quotas.admit(who, "s", 1, MINUTE)
 
 
-def test_a_record_that_is_sent_twice_is_spent_once_and_anothers_month_not_at_all() -> None:
+def test_a_budget_holds_while_the_database_is_away() -> None:
+    """The ledger answers what it knows; the records wait here, and no sum holds them."""
+    fleet, who = Fleet(1), key(monthly_budget_usd=1.0)
+    fleet.sync(MINUTE)
+    made = [record(f"r{number}", cost=0.6) for number in range(2)]
+    for one in made:
+        fleet.replicas[0].settle(one, MINUTE)
+    for second in range(1, 5):
+        fleet.sync(MINUTE + second)
+        with pytest.raises(BudgetSpent):
+            fleet.replicas[0].admit(who, f"s{second}", 1, MINUTE + second)
+    for one in made:
+        fleet.commit(one, MINUTE + 5)
+        fleet.replicas[0].acked(one)
+    for second in (6, 7):
+        fleet.sync(MINUTE + second)
+        assert fleet.replicas[0].spent("a") == pytest.approx(1.2)
+
+
+def test_what_is_acknowledged_after_the_question_is_let_go_with_the_next_answer() -> None:
+    quotas, made = Quotas(), record("r", cost=0.5)
+    quotas.settle(made, MINUTE)
+    answer = {"others": [], "month": month_start(MINUTE), "spent": {"a": 0.0}}
+    quotas.report(MINUTE)
+    quotas.acked(made)
+    quotas.merge(answer, MINUTE)
+    assert quotas.spent("a") == 0.5
+    quotas.report(MINUTE)
+    quotas.merge({**answer, "spent": {}}, MINUTE)  # a new ledger, which has not read its database yet
+    assert quotas.spent("a") == 0.5
+    quotas.report(MINUTE)
+    quotas.merge({**answer, "spent": {"a": 0.5}}, MINUTE)
+    assert quotas.spent("a") == 0.5
+
+
+def test_an_acknowledgement_from_the_month_before_takes_nothing_from_this_one() -> None:
+    quotas, later = Quotas(), MINUTE + 20 * 86_400
+    old, still_running = record("old", cost=0.5), record("long", cost=0.5)
+    quotas.settle(old, MINUTE)
+    quotas.settle(record("new", cost=0.3, created=later), later)
+    quotas.settle(still_running, later)
+    quotas.acked(old)
+    quotas.acked(still_running)
+    quotas.report(later)
+    quotas.merge({"others": [], "month": month_start(later), "spent": {"a": 0.0}}, later)
+    assert quotas.spent("a") == 0.3
+
+
+def test_another_month_another_key_and_none_at_all_are_not_spent() -> None:
     book = QuotaBook()
     book.unread(["a"], MINUTE)
     book.read({}, ["a"], month_start(MINUTE))
     receipt = {"id": "r", "key": "a", "created": MINUTE, "cost_usd": 0.5}
-    book.spend([receipt], MINUTE)
     book.spend([receipt, {**receipt, "id": "old", "created": MINUTE - 40 * 86_400}, {**receipt, "id": "b", "key": "b"}], MINUTE)
     book.spend([{**receipt, "id": "none", "key": None}], MINUTE)
     assert book.spent(["a", "b"]) == {"a": 0.5}
@@ -409,15 +462,31 @@ def test_the_dollars_of_removed_keys_are_forgotten() -> None:
     assert (fleet.replicas[0].spent("a"), fleet.replicas[0].spent("b")) == (0.0, 1.0)
 
 
-def test_the_book_remembers_a_bounded_number_of_records() -> None:
+def test_what_was_committed_before_the_sum_was_read_is_in_the_sum_alone() -> None:
+    book = QuotaBook()
+    assert book.unread(["a"], MINUTE) == ["a"]
+    book.spend([{"id": "r", "key": "a", "created": MINUTE, "cost_usd": 0.5}], MINUTE)
+    book.read({"a": 0.5}, ["a"], book.month)
+    book.spend([{"id": "s", "key": "a", "created": MINUTE, "cost_usd": 0.25}], MINUTE)
+    assert book.spent(["a"]) == {"a": 0.75}
+
+
+def test_a_doubtful_commit_has_the_sums_read_anew() -> None:
     book = QuotaBook()
     book.unread(["a"], MINUTE)
-    many = [{"id": f"r{number}", "key": "a", "created": MINUTE, "cost_usd": 0.0} for number in range(RECENT_RECORDS + 50)]
-    book.spend(many, MINUTE)
-    assert len(book._seen) == len(book._order) == RECENT_RECORDS
+    book.read({"a": 0.5}, ["a"], book.month)
+    book.doubt()
+    assert (book.spent(["a"]), book.unread(["a"], MINUTE)) == ({}, ["a"])
+    book.read({"a": 0.75}, ["a"], book.month)
+    assert book.spent(["a"]) == {"a": 0.75}
 
 
 # The desk, whose database blocks and fails
+
+
+@asynccontextmanager
+async def at_once() -> AsyncIterator[None]:
+    yield
 
 
 async def test_the_desk_answers_before_the_database_does() -> None:
@@ -428,7 +497,7 @@ async def test_the_desk_answers_before_the_database_does() -> None:
         assert since == month_start(MINUTE)
         return {"a": 2.5}
 
-    desk = QuotaDesk(spent_since)
+    desk = QuotaDesk(spent_since, at_once)
     assert desk.sync("one", [], ["a"], MINUTE)["spent"] == {}
     await until(lambda: desk.sync("one", [], ["a"], MINUTE)["spent"] == {"a": 2.5})
     assert asked == [["a"]]
@@ -443,7 +512,7 @@ async def test_a_database_that_is_away_is_asked_again(caplog: pytest.LogCaptureF
             raise answer
         return answer  # type: ignore[no-any-return]
 
-    desk = QuotaDesk(spent_since)
+    desk = QuotaDesk(spent_since, at_once)
     assert desk.sync("one", [["a", int(MINUTE // 60), 1, 1]], ["a"], MINUTE)["others"] == []
     await until(lambda: desk.sync("two", [], ["a"], MINUTE)["spent"] == {"a": 1.0})
     assert desk.sync("two", [], ["a"], MINUTE)["others"] == [["a", int(MINUTE // 60), 1, 1]]
@@ -451,18 +520,27 @@ async def test_a_database_that_is_away_is_asked_again(caplog: pytest.LogCaptureF
     assert "secret" not in caplog.text
 
 
-async def test_a_record_while_the_database_is_read_is_counted() -> None:
-    reading, go_on = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
+async def test_the_database_is_read_between_two_batches() -> None:
+    """A batch that is being committed would be in the sum or not, and nobody could tell."""
+    writing, asked = asyncio.Lock(), 0
+
+    @asynccontextmanager
+    async def between_batches() -> AsyncIterator[None]:
+        async with writing:
+            yield
 
     def spent_since(keys: list[str], since: float) -> dict[str, float]:
-        loop.call_soon_threadsafe(reading.set)
-        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(5)
+        nonlocal asked
+        asked += 1
+        assert writing.locked()
         return {"a": 1.0}
 
-    desk = QuotaDesk(spent_since)
-    desk.sync("one", [], ["a"], MINUTE)
-    await reading.wait()
-    desk.spend([{"id": "r", "key": "a", "created": MINUTE, "cost_usd": 0.25}], MINUTE)
-    go_on.set()
-    await until(lambda: desk.sync("one", [], ["a"], MINUTE)["spent"] == {"a": 1.25})
+    desk = QuotaDesk(spent_since, between_batches)
+    async with writing:
+        desk.sync("one", [], ["a"], MINUTE)
+        await asyncio.sleep(0.02)
+        desk.spend([{"id": "r", "key": "a", "created": MINUTE, "cost_usd": 0.25}], MINUTE)
+        assert asked == 0
+    await until(lambda: desk.sync("one", [], ["a"], MINUTE)["spent"] == {"a": 1.0})
+    desk.spend([{"id": "s", "key": "a", "created": MINUTE, "cost_usd": 0.25}], MINUTE)
+    assert desk.sync("one", [], ["a"], MINUTE)["spent"] == {"a": 1.25}

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from serve_app.domain import Json, Kind, MirrorPair, Record, SelfAssessment, Tie
 from serve_app.errors import EngineFailed, EngineRejected, EngineTimeout, NotReady, Overloaded
 from serve_app.observe.backlog import MIB, Backlog
 from serve_app.observe.receipt import receipt, row, without_large_prompt
-from serve_app.ports import Clock, Embedding
+from serve_app.ports import Clock, Embedding, asked_to_stop
 from serve_app.stream import engine_error
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ ON_ITS_WAY_S = 0.2
 LEDGER_S = 10.0
 QUOTAS_S = 2.0
 CONNECT_S = 10.0
+OWN_CANCEL_S = 0.5
 SETTLE_S = 4.0
 FORGET_S = 60.0
 MESSAGE_BYTES = 2 * MIB  # gRPC takes 4 MiB between replicas, receipts and framing included
@@ -144,7 +145,13 @@ class HandleEngine:
                 if isinstance(item, dict) and "error" in item:
                     raise engine_error(item["error"])
                 yield item
-        except (asyncio.CancelledError, GeneratorExit, EngineRejected, EngineFailed, EngineTimeout, Overloaded):
+        except asyncio.CancelledError:
+            if asked_to_stop():
+                raise
+            # Serve cancels what a request has called a moment before the request itself: then this wait is what is cancelled.
+            await asyncio.sleep(OWN_CANCEL_S)
+            raise EngineFailed("The model failed to answer.") from None
+        except (GeneratorExit, EngineRejected, EngineFailed, EngineTimeout, Overloaded):
             raise
         except BackPressureError:
             raise Overloaded("The model's queue is full.", retry_after=1.0) from None
@@ -204,7 +211,7 @@ class HandleLedger:
     """Hands records to the ledger's writer without ever making a request wait. Owns its queue: what overflows is counted.
 
     `queue_mib` bounds the prompts in it. Pairs of mirrored answers are counted apart: recorded and dropped records together are
-    the requests that were answered.
+    the requests that were answered. `on_acked` gets each record that the ledger has committed.
     """
 
     def __init__(
@@ -216,12 +223,14 @@ class HandleLedger:
         on_drop: Callable[[int], None],
         queue_mib: int = 64,
         on_pair: Callable[[str], None] | None = None,
+        on_acked: Callable[[Record], None] | None = None,
     ) -> None:
         self._handle = handle
         self._waiting: Backlog[Record | MirrorPair] = Backlog(queue, queue_mib * MIB)
         self._batch = batch
         self._on_drop = on_drop
         self._on_pair = on_pair
+        self._on_acked = on_acked
         self._news = asyncio.Event()
         self._sending = asyncio.Lock()
 
@@ -298,7 +307,14 @@ class HandleLedger:
                 if not await self._sent(list(batch.values())):
                     return False
                 self._waiting.remove(batch)
+                self._acked(batch.values())
         return True
+
+    def _acked(self, batch: Iterable[Record | MirrorPair]) -> None:
+        if self._on_acked is not None:
+            for item in batch:
+                if isinstance(item, Record):
+                    self._on_acked(item)
 
     async def _sent(self, batch: list[Record | MirrorPair]) -> bool:
         try:

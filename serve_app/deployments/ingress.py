@@ -76,6 +76,7 @@ class Ingress:
             batch=settings.ledger.batch,
             on_drop=self._metrics.dropped,
             on_pair=self._metrics.mirrored,
+            on_acked=lambda record: self._access.acked(record),  # noqa: PLW0108 - made below
         )
         self._access = self._make_access(here.replica_id.unique_id)
         self._recorder = self._make_recorder(self._records)
@@ -174,6 +175,7 @@ class Ingress:
                 breakers=self._failover.states,
                 signals={name: self._watches[name].ready for name in ("embedder", "router_llm")},
                 access=self._access,
+                observer=self._metrics,
             )
         )
 

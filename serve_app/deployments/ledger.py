@@ -4,9 +4,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from serve_app.deployments.quota_desk import QuotaDesk
 from serve_app.domain import Json, MirrorPair
@@ -22,16 +24,33 @@ log = logging.getLogger(__name__)
 RETRY_S = 1.0
 PRUNE_S = 3600.0
 DAY_S = 86_400.0
+REMEMBERED_S = 3600.0  # a deletion: what was on its way has come by then
+CLOCKS_S = 2.0  # an ingress's clock may be ahead of this one by so much
+# What passes by itself: no connection, none free in the pool, or a server that fails over and takes only reads (an InternalError).
+AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 
 
 class BatchWriter:
-    """Owns the rows that are not written yet. `take` answers at once, `written` when they are in the database."""
+    """Owns the rows that are not written yet. `take` answers at once, `written` when they are in the database.
+
+    `on_new` gets the receipts that a commit brought into the database, each once; `on_doubt` is told when a batch failed and may
+    be committed all the same.
+    """
 
     def __init__(
-        self, store: Store, settings: LedgerSettings, on_drop: Callable[[int], None], on_pair: Callable[[str], None] | None = None
+        self,
+        store: Store,
+        settings: LedgerSettings,
+        on_drop: Callable[[int], None],
+        on_pair: Callable[[str], None] | None = None,
+        *,
+        on_new: Callable[[Sequence[Json]], None] | None = None,
+        on_doubt: Callable[[], None] | None = None,
     ) -> None:
         self._on_drop = on_drop
         self._on_pair = on_pair
+        self._on_new = on_new
+        self._on_doubt = on_doubt
         self._store = store
         self._settings = settings
         self._pending: Backlog[Row] = Backlog(settings.queue, settings.queue_mib * MIB)
@@ -39,6 +58,17 @@ class BatchWriter:
         self._news = asyncio.Event()
         self._wrote = asyncio.Event()  # a new one for each batch
         self._writing = asyncio.Lock()  # the last flush of a leaving replica may meet one that still runs
+
+    async def load(self) -> None:
+        """Before the first `take`: know what was deleted before this replica started."""
+        for key, session, until in await asyncio.to_thread(self._store.forgotten, self._forgotten.most):
+            self._forgotten.add(key, session, until)
+
+    @asynccontextmanager
+    async def between_batches(self) -> AsyncIterator[None]:
+        """Nothing is committed inside."""
+        async with self._writing:
+            yield
 
     def take(self, rows: Sequence[Row]) -> None:
         """Raises `Overloaded` and keeps nothing when the batch does not fit: the sender keeps it."""
@@ -71,10 +101,11 @@ class BatchWriter:
         """
         if key is None and session is None:
             raise ValueError("forget needs a key or a session")
-        self._forgotten.add(key, session, now)
+        until = now + CLOCKS_S
+        self._forgotten.add(key, session, until)
         if not await self.flush():
             raise NotReady("The ledger's database does not answer.", retry_after=5.0)
-        touched, steps = 0, self._store.forgetting(key, session)
+        touched, steps = 0, self._store.forgetting(key, session, until)
         while (step := await self._step(steps)) is not None:
             touched += step
         return touched
@@ -84,7 +115,7 @@ class BatchWriter:
         async with self._writing:
             try:
                 return await asyncio.to_thread(next, steps, None)
-            except (OperationalError, InterfaceError) as error:
+            except AWAY as error:
                 raise NotReady("The ledger's database does not answer.", retry_after=5.0) from error
 
     async def prune(self, now: float) -> None:
@@ -93,7 +124,7 @@ class BatchWriter:
         before_rows = None if row_days is None else now - row_days * DAY_S
         async with self._writing:
             try:
-                await asyncio.to_thread(self._store.prune, now - prompt_days * DAY_S, before_rows)
+                await asyncio.to_thread(self._store.prune, now - prompt_days * DAY_S, before_rows, now - REMEMBERED_S)
             except SQLAlchemyError as error:
                 log.warning("old rows were not deleted: %s", type(error).__name__)
 
@@ -109,10 +140,10 @@ class BatchWriter:
 
     async def flush(self) -> bool:
         """Write everything that waits, in batches; False when the database refused one, which then waits on."""
-        async with self._writing:
-            while self._pending:
+        while self._pending:
+            async with self._writing:  # batch by batch: whoever wants to be between two of them has a turn under any load
                 batch = self._pending.first(self._settings.batch, self._settings.queue_mib * MIB)
-                if not await self._written(batch):
+                if batch and not await self._written(batch):  # none when another flush was first
                     return False
                 self._pending.remove(batch)
                 self._wrote.set()
@@ -122,8 +153,10 @@ class BatchWriter:
     async def _written(self, batch: Mapping[str, Row]) -> bool:
         """A database that is away is waited for; rows that it will never take are logged and let go, one by one."""
         try:
-            await asyncio.to_thread(self._store.write, list(batch.values()))
-        except (OperationalError, InterfaceError) as error:
+            new = await asyncio.to_thread(self._store.write, list(batch.values()))
+        except AWAY as error:
+            if self._on_doubt is not None:
+                self._on_doubt()
             log.warning("the ledger's database is away, %d rows wait: %s", len(self._pending), type(error).__name__)
             return False
         except Exception as error:  # noqa: BLE001 - one bad row must neither stop the writer nor block the rows behind it
@@ -131,6 +164,8 @@ class BatchWriter:
                 self._let_go(next(iter(batch.values())), error)
                 return True
             return all([await self._written({name: row}) for name, row in batch.items()])
+        if self._on_new is not None:
+            self._on_new(new)
         return True
 
     def _let_go(self, row: Row, error: Exception) -> None:
@@ -149,8 +184,9 @@ class LedgerServer:
         url = os.environ.get(settings.url_env, settings.url) if settings.url_env else settings.url
         store = await asyncio.to_thread(Store, url)  # an older database is brought up to date first
         metrics = Metrics(RayBackend())
-        self._writer = BatchWriter(store, settings, metrics.dropped, metrics.mirrored)
-        self._quotas = QuotaDesk(store.spent_since)
+        self._writer = BatchWriter(store, settings, metrics.dropped, metrics.mirrored, on_new=self._spend, on_doubt=self._doubt)
+        self._quotas = QuotaDesk(store.spent_since, self._writer.between_batches)
+        await self._writer.load()
         loop = asyncio.get_running_loop()
         self._tasks = {"writer": loop.create_task(self._writer.run()), "pruning": loop.create_task(self._prune_hourly())}
 
@@ -160,8 +196,13 @@ class LedgerServer:
         Answers when they are committed: until then the sender keeps them, and sends them again when this replica dies.
         """
         self._writer.take(rows)
-        self._quotas.spend([row for row in rows if not isinstance(row, MirrorPair)], time.time())
         await self._writer.written(rows)
+
+    def _spend(self, receipts: Sequence[Json]) -> None:
+        self._quotas.spend(receipts, time.time())
+
+    def _doubt(self) -> None:
+        self._quotas.doubt()
 
     async def sync_quotas(self, replica: str, rows: list[QuotaRow], budgeted: list[str]) -> Json:
         """One ingress replica's counts by key and minute, for all others' and for what the budgeted keys have spent this month."""

@@ -3,25 +3,35 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from serve_app.domain import Json
 from serve_app.quotas import QuotaBook, Row
 
 log = logging.getLogger(__name__)
 SpentSince = Callable[[list[str], float], Mapping[str, float]]
+BetweenBatches = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class QuotaDesk:
-    """Owns a `QuotaBook` and the one query that reads what was spent before; `spent_since` blocks and runs in a thread."""
+    """Owns a `QuotaBook` and the one query that reads what was spent before; `spent_since` blocks and runs in a thread.
 
-    def __init__(self, spent_since: SpentSince) -> None:
+    Nothing is committed inside `between_batches()`: a record is either in the sum or counted after it.
+    """
+
+    def __init__(self, spent_since: SpentSince, between_batches: BetweenBatches) -> None:
         self._spent_since = spent_since
+        self._between_batches = between_batches
         self._book = QuotaBook()
         self._reading: asyncio.Task[None] | None = None
 
     def spend(self, receipts: Iterable[Json], now: float) -> None:
-        """Count the dollars of new records."""
+        """Count the dollars of records that were committed now."""
         self._book.spend(receipts, now)
+
+    def doubt(self) -> None:
+        """What was committed is not sure any more: the sums are read again."""
+        self._book.doubt()
 
     def sync(self, replica: str, rows: Sequence[Row], budgeted: Sequence[str], now: float) -> Json:
         """Take a replica's totals; answer the others', and the month's dollars of `budgeted` keys as far as they are known."""
@@ -33,6 +43,7 @@ class QuotaDesk:
 
     async def _read(self, keys: list[str], month: float) -> None:
         try:
-            self._book.read(await asyncio.to_thread(self._spent_since, keys, month), keys, month)
+            async with self._between_batches():
+                self._book.read(await asyncio.to_thread(self._spent_since, keys, month), keys, month)
         except Exception as error:  # noqa: BLE001 - the database may be away in any way; the next exchange asks again
             log.warning("what %d keys have spent could not be read: %s", len(keys), type(error).__name__)

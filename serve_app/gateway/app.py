@@ -21,7 +21,7 @@ from serve_app.gateway.sse import EventResponse
 from serve_app.gateway.translate import Translator, decision_headers, new_id, route_answer, signals
 from serve_app.observe import logs
 from serve_app.pipeline import InForce, Pipeline
-from serve_app.ports import Clock, Engines, Ledger
+from serve_app.ports import Clock, Engines, Ledger, Observer
 from serve_app.resilience import BreakerState
 from serve_app.settings import Settings
 
@@ -42,6 +42,7 @@ class Gateway:
     breakers: Callable[[], Mapping[Tier, BreakerState]]
     signals: Mapping[str, Callable[[], bool]]
     access: Access
+    observer: Observer
 
 
 def create_app(gateway: Gateway) -> FastAPI:
@@ -65,7 +66,10 @@ def _surround(app: FastAPI, gateway: Gateway) -> None:
     """The last one stands outermost."""
     settings, clock = gateway.settings, gateway.clock
     most = settings.ingress.max_ongoing_requests
-    app.add_middleware(edge.Bounded, gate=Gate(most, settings.ingress.max_wait_s, clock, lambda: most))
+    gate = Gate(most, settings.ingress.max_wait_s, clock, lambda: most)
+    app.add_middleware(edge.Bounded, gate=gate, observer=gateway.observer)
+    if settings.auth.mode == "open":
+        app.add_middleware(edge.Local, origins=settings.auth.cors_origins)
     app.add_middleware(edge.Edge, headers=_caller_headers(gateway.access))
     if settings.auth.cors_origins:
         app.add_middleware(
@@ -107,14 +111,8 @@ def _generation(app: FastAPI, gateway: Gateway, guard: list[Any]) -> None:
 
     @app.post("/route", dependencies=guard, **document.route())
     async def route(request: HttpRequest) -> JSONResponse:
-        """A dry run: which tier would answer, and why. Nothing is generated or recorded."""
-        caller, decision_id = _named(request)
-        body = await read_json(request, caller.limits)
-        parsed = gateway.translator.route(decision_id, body, request.headers, caller)
-        started = gateway.clock.monotonic()
-        decision = await gateway.pipeline.explain(parsed)
-        answer = route_answer(parsed, decision, gateway.clock.monotonic() - started)
-        return JSONResponse(answer, headers={**errors.SCHEMA_HEADER, **errors.decision_header(request)})
+        """A dry run: which tier would answer, and why. Nothing is generated or recorded; a key's limit of requests counts it."""
+        return await _explain(gateway, request)
 
 
 def _named(request: HttpRequest) -> tuple[Caller, str]:
@@ -124,12 +122,26 @@ def _named(request: HttpRequest) -> tuple[Caller, str]:
     return request.state.caller, decision_id
 
 
+async def _explain(gateway: Gateway, http: HttpRequest) -> JSONResponse:
+    caller, decision_id = _named(http)
+    body = await read_json(http, caller.limits)
+    request = gateway.translator.route(decision_id, body, http.headers, caller)
+    gateway.access.admit(caller, request, gateway.observer, tokens=0)
+    started = gateway.clock.monotonic()
+    try:
+        decision = await gateway.pipeline.explain(request)
+    finally:
+        gateway.access.release(request.id)
+    answer = route_answer(request, decision, gateway.clock.monotonic() - started)
+    return JSONResponse(answer, headers={**errors.SCHEMA_HEADER, **errors.decision_header(http)})
+
+
 async def _generate(gateway: Gateway, kind: Kind, http: HttpRequest) -> Response:
     caller, decision_id = _named(http)
     body = await read_json(http, caller.limits)
     request = gateway.translator.generation(decision_id, kind, body, http.headers, caller)
     _refuse_while_loading(gateway, request)
-    gateway.access.admit(caller, request)
+    gateway.access.admit(caller, request, gateway.observer)
     try:
         answer = await gateway.pipeline.answer(request)
     except BaseException:

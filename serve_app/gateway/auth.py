@@ -1,6 +1,7 @@
 """Who asks, and how much they may: bearer keys and their quotas. One `Access` for each replica."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -8,14 +9,15 @@ from dataclasses import dataclass
 from starlette.requests import Request as HttpRequest
 
 from serve_app.domain import ANYONE, Client, Json, Record, Request
-from serve_app.errors import Unauthorized
+from serve_app.errors import BudgetSpent, RateLimited, Unauthorized
 from serve_app.keys import Key, KeyRing
-from serve_app.ports import Clock
+from serve_app.ports import Clock, Observer
 from serve_app.quotas import Meter, Quotas, Row, estimate
 from serve_app.settings import Auth, Limits
 
 log = logging.getLogger(__name__)
 SYNC_S = 1.0
+MEDIA = frozenset({"image_url", "input_audio", "audio_url", "video_url", "file"})
 Exchange = Callable[[str, list[Row], list[str]], Awaitable[Json | None]]
 
 
@@ -53,10 +55,26 @@ class Access:
             raise Unauthorized("Incorrect API key provided." if given else "No API key provided: send it as a bearer token.")
         return Caller(key.client(), narrowed(self._anyone.limits, key), key)
 
-    def admit(self, caller: Caller, request: Request) -> None:
-        """Count the request against its key's limits. Raises `RateLimited` or `BudgetSpent`."""
-        if caller.key is not None:
-            self._quotas.admit(caller.key, request.id, expected_tokens(request), self._clock.now())
+    def admit(self, caller: Caller, request: Request, observer: Observer, *, tokens: int | None = None) -> None:
+        """Count the request against its key's limits; `tokens` is what it may take, where that is known.
+
+        Raises `RateLimited` or `BudgetSpent`, which `observer` counts.
+        """
+        if caller.key is None:
+            return
+        try:
+            self._quotas.admit(caller.key, request.id, expected_tokens(request) if tokens is None else tokens, self._clock.now())
+        except BudgetSpent:
+            observer.refused("budget")
+            raise
+        except RateLimited:
+            observer.refused(self._limit_met(caller.key))
+            raise
+
+    def _limit_met(self, key: Key) -> str:
+        """The requests are looked at first, as `Quotas.admit` does."""
+        requests = self._quotas.meters(key, self._clock.now()).get("requests")
+        return "requests" if requests is not None and requests.wait_s(1) > 0 else "tokens"
 
     def release(self, request_id: str) -> None:
         """The request ended; does nothing where its record came first."""
@@ -65,6 +83,10 @@ class Access:
     def settle(self, record: Record) -> None:
         """A request's record: what it really used."""
         self._quotas.settle(record, self._clock.now())
+
+    def acked(self, record: Record) -> None:
+        """The ledger has committed the record."""
+        self._quotas.acked(record)
 
     def headers(self, caller: Caller) -> dict[str, str]:
         """OpenAI's rate-limit headers, for a key that has such limits."""
@@ -115,18 +137,24 @@ def expected_tokens(request: Request) -> int:
     body = request.body
     prompts = body.get("prompt")
     choices = (body.get("n") or 1) * (len(prompts) if isinstance(prompts, list) else 1)
-    return estimate(_chars(body.get("messages") or prompts), body.get("max_completion_tokens") or body.get("max_tokens"), choices)
+    chars = _chars(body.get("messages") or prompts) + sum(_written(body.get(name)) for name in ("tools", "response_format"))
+    return estimate(chars, body.get("max_completion_tokens") or body.get("max_tokens"), choices)
+
+
+def _written(value: object) -> int:
+    """Characters of a schema, the names in it too."""
+    return len(json.dumps(value, ensure_ascii=False)) if value else 0
 
 
 def _chars(value: object) -> int:
-    """Characters of every text in a prompt; pictures and other media are data, not text."""
+    """Characters of every text in a prompt; pictures and other media are told by their field, never by what a text looks like."""
     total, rest = 0, [value]
     while rest:
         item = rest.pop()
         if isinstance(item, str):
-            total += 0 if item.startswith("data:") else len(item)
+            total += len(item)
         elif isinstance(item, dict):
-            rest += item.values()
+            rest += [part for name, part in item.items() if name not in MEDIA]
         elif isinstance(item, list):
             rest += item
     return total

@@ -17,7 +17,7 @@ ANSWER_HEADERS = [
 SAYS = {
     400: "The request is at fault; the message names the field.",
     401: "No known API key.",
-    403: "The API key may not do that.",
+    403: "The API key may not do that; without keys: this host or web page may not ask.",
     404: "There is no such thing.",
     405: "The method is not allowed here.",
     408: "The body did not arrive in time.",

@@ -10,12 +10,13 @@ from serve_app import __version__
 from serve_app.domain import Client, Json, Tier
 from serve_app.errors import Forbidden, NotFound, RequestError
 from serve_app.gateway import document, errors
+from serve_app.gateway.translate import DECISION_ID
 
 if TYPE_CHECKING:
     from serve_app.gateway.app import Gateway
 
 MAX_NAME = 256  # of a session or a key, in a query
-Name = Annotated[str | None, Query(min_length=1, max_length=MAX_NAME)]
+Name = Annotated[str | None, Query(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00]+$")]  # no database knows a NUL
 
 
 def install_public(app: FastAPI, gateway: "Gateway") -> None:
@@ -64,25 +65,25 @@ def _decisions(app: FastAPI, gateway: "Gateway", guard: list[Any]) -> None:
     async def decision(decision_id: str, request: HttpRequest) -> JSONResponse:
         """The receipt of a decision: a key's own; an admin key reads all."""
         client = _client(request)
-        found = await gateway.receipts(decision_id)
+        found = await gateway.receipts(decision_id) if DECISION_ID.fullmatch(decision_id) else None
         if found is None or not (client.admin or found.get("key") == client.key):  # another's is not told from none at all
             raise NotFound("There is no such decision.", code="decision_not_found")
         return JSONResponse(found, headers=errors.SCHEMA_HEADER)
 
     @app.delete("/v1/decisions", dependencies=guard, **document.plain("How many decisions were changed.", 400, 401, 403, 503))
     async def forget(request: HttpRequest, session: Name = None, key: Name = None) -> JSONResponse:
-        """Delete the prompts of a session, or of a key (an admin's right), and what else leads back to them; the accounts stay."""
+        """Delete the prompts of a session (an admin: of every key), or of a key (an admin's right), and what leads back to them."""
         deleted = await gateway.ledger.forget(_whose(_client(request), key, session), session)
         return JSONResponse({"deleted": deleted}, headers=errors.SCHEMA_HEADER)
 
 
 def _whose(client: Client, key: str | None, session: str | None) -> str | None:
-    """The key whose decisions may be deleted; None, in open mode only, is everybody's of that session."""
+    """The key whose decisions may be deleted; None, for an admin and in open mode, is that session of every key."""
     if key is None and session is None:
         raise RequestError("session: needed, or key.", code="invalid_value", param="session")
     if key is not None and key != client.key and not client.admin:
         raise Forbidden("Only an admin key may delete what belongs to another key.", param="key")
-    return key if key is not None else client.key
+    return None if key is None and client.admin else key or client.key
 
 
 def _client(request: HttpRequest) -> Client:

@@ -15,6 +15,7 @@ from serve_app.settings import Settings
 AUTO = "auto"
 MAX_SESSION_CHARS = 256
 MAX_EARLIER = 16
+DECISION_ID = re.compile(r"tw-[0-9a-f]{32}")
 NUMBER = re.compile(r"[0-9]{1,3}(\.[0-9]{1,20})?")
 
 
@@ -54,7 +55,7 @@ class Translator:
             debug=headers.get("x-tierwise-debug", "").lower() == "true",
             earlier=conversation.earlier_turns(engine_body, MAX_EARLIER),
             tool_loop=conversation.is_tool_loop(engine_body),
-            session=headers.get("x-session-id", "")[:MAX_SESSION_CHARS] or None,
+            session=_session(headers),
             client=caller.client,
         )
 
@@ -103,8 +104,16 @@ class Translator:
 
 
 def new_id() -> str:
-    """A decision's id; random, so that nobody can guess another's."""
+    """A decision's id, a `DECISION_ID`; random, so that nobody can guess another's."""
     return f"tw-{uuid.uuid4().hex}"
+
+
+def _session(headers: Mapping[str, str]) -> str | None:
+    """Starlette reads headers as Latin-1, clients write UTF-8; no database keeps a NUL."""
+    session = headers.get("x-session-id", "").encode("latin-1").decode("utf-8", "replace")[:MAX_SESSION_CHARS]
+    if "\0" in session:
+        raise RequestError("x-session-id: must not hold a NUL.", code="invalid_value", param="x-session-id")
+    return session or None
 
 
 def _threshold(headers: Mapping[str, str], client: Client) -> float | None:

@@ -72,13 +72,14 @@ class Forgotten:
     """
 
     def __init__(self, most: int = 10_000) -> None:
-        self._most = most
+        self.most = most
         self._when: dict[tuple[str | None, str | None], float] = {}
 
-    def add(self, key: str | None, session: str | None, now: float) -> None:
+    def add(self, key: str | None, session: str | None, until: float) -> None:
+        """What was made up to `until` (Unix time) is to be forgotten."""
         self._when.pop((key, session), None)
-        self._when[key, session] = now
-        while len(self._when) > self._most:
+        self._when[key, session] = until
+        while len(self._when) > self.most:
             del self._when[next(iter(self._when))]
 
     def covers(self, row: Row) -> bool:

@@ -13,6 +13,7 @@ from serve_app.observe.tables import (
     attempts,
     decision_row,
     decisions,
+    forgotten,
     mirror_row,
     mirrors,
     prepare,
@@ -32,8 +33,11 @@ class Store:
             sa.event.listen(self._engine, "connect", _tune_sqlite)
         prepare(self._engine)
 
-    def write(self, rows: Sequence[Row]) -> None:
-        """Write a batch in one transaction. A row that is there already is left alone: a retry is harmless."""
+    def write(self, rows: Sequence[Row]) -> list[Json]:
+        """Write a batch in one transaction. A row that is there already is left alone: a retry is harmless.
+
+        Gives the receipts that were new.
+        """
         pairs = {row.decision_id: row for row in rows if isinstance(row, MirrorPair)}
         receipts = {row["id"]: row for row in rows if not isinstance(row, MirrorPair)}
         with self._engine.begin() as connection:
@@ -42,6 +46,7 @@ class Store:
             _insert(connection, attempts, [row for receipt in new for row in attempt_rows(receipt)])
             _insert(connection, prompts, [prompt_row(receipt) for receipt in new if receipt.get(PROMPT) is not None])
             _insert(connection, mirrors, [mirror_row(pair) for pair in _unknown(connection, mirrors.c.decision_id, pairs)])
+        return new
 
     def get(self, decision_id: str) -> Json | None:
         with self._engine.connect() as connection:
@@ -78,23 +83,38 @@ class Store:
         """
         return sum(self.forgetting(key, session))
 
-    def forgetting(self, key: str | None, session: str | None) -> Iterator[int]:
-        """`forget` step by step, a short transaction each, so that a key of a million decisions does not keep the writer waiting."""
+    def forgetting(self, key: str | None, session: str | None, until: float | None = None) -> Iterator[int]:
+        """`forget` step by step, a short transaction each, so that a key of a million decisions does not keep the writer waiting.
+
+        The first one also keeps, where `until` is given, that records made up to then (Unix time) are to be forgotten.
+        """
         if key is None and session is None:
             raise ValueError("forget needs a key or a session")
         with self._engine.begin() as connection:
             for table in (prompts, mirrors):
                 connection.execute(table.delete().where(*_owned(table, key, session)))
+            if until is not None:
+                connection.execute(forgotten.insert().values(key=key, session=session, at=until))
         yield 0
         yield from rewriting(self._engine, _owned(decisions, key, session), ("session", "receipt"), _scrubbed)
         self._wipe()
 
-    def prune(self, before_prompts: float, before_rows: float | None) -> None:
-        """Delete prompts and mirrors older than a Unix time, and decisions older than another, with all that hangs on them."""
+    def forgotten(self, most: int) -> list[tuple[str | None, str | None, float]]:
+        """The latest deletions, oldest first: key, session, and the Unix time up to which what was made is forgotten."""
+        wanted = sa.select(forgotten.c.key, forgotten.c.session, forgotten.c.at).order_by(forgotten.c.number.desc()).limit(most)
+        with self._engine.connect() as connection:
+            return [(row.key, row.session, row.at) for row in reversed(connection.execute(wanted).all())]
+
+    def prune(self, before_prompts: float, before_rows: float | None, before_deletions: float = 0.0) -> None:
+        """Delete prompts and mirrors older than a Unix time, and decisions older than another, with all that hangs on them.
+
+        Deletions before a third are not told by `forgotten` any more.
+        """
         oldest_prompt = before_prompts if before_rows is None else max(before_prompts, before_rows)
         with self._engine.begin() as connection:
             for table in (prompts, mirrors):
                 connection.execute(table.delete().where(table.c.created < oldest_prompt))
+            connection.execute(forgotten.delete().where(forgotten.c.at < before_deletions))
             if before_rows is not None:
                 old = sa.select(decisions.c.id).where(decisions.c.created < before_rows)
                 connection.execute(attempts.delete().where(attempts.c.decision_id.in_(old)))

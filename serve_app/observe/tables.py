@@ -89,6 +89,16 @@ mirrors = sa.Table(
     sqlite_autoincrement=True,  # a number is never given twice, also when the last row was deleted
 )
 
+# What was deleted lately: a record that is still on its way must not bring it back, also after a restart. Pruned hourly.
+forgotten = sa.Table(
+    "forgotten",
+    metadata,
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("key", sa.String(255)),
+    sa.Column("session", sa.String(256)),
+    sa.Column("at", sa.Double, nullable=False),
+)
+
 
 CHUNK = 500  # receipts that are rewritten in one transaction
 

@@ -1,17 +1,18 @@
 """What surrounds the file: who may reach it, the environment, this machine's port and memory, the packaged calibration."""
 
 import errno
-import ipaddress
 import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from serve_app.addresses import is_address, is_loopback
 from serve_app.calibrations import named
 from serve_app.embedding import identity
-from serve_app.errors import CalibrationError
-from serve_app.settings import Settings
+from serve_app.errors import CalibrationError, SettingsError
+from serve_app.keys import KeyRing
+from serve_app.settings import Auth, Settings
 from serve_app.validation.bounds import Bound
 from serve_app.validation.report import Report
 
@@ -25,17 +26,40 @@ def check_access(config: Mapping[Any, Any], settings: Settings, report: Report) 
     """Nobody may be let in without a key from other machines."""
     host = _http(config, "host", SERVE_HOST)
     if settings.auth.mode == "keys":
-        names = (settings.auth.keys_env, settings.auth.admin_keys_env)
-        given = any(key.strip() for name in names for key in os.environ.get(name, "").split(","))
-        if settings.auth.keys_file is None and not given:
-            report.warning("args.auth", f"no keys file, and neither {names[0]} nor {names[1]} holds keys here")
-    elif isinstance(host, str) and not _is_loopback(host):
+        _check_keys(settings.auth, report)
+    elif isinstance(host, str) and not is_loopback(host):
         shown = (
             f"http_options.host {host!r}" if _http(config, "host", None) is not None else f"no http_options.host, which means {SERVE_HOST},"
         )
         report.problem("args.auth.mode", f"open with {shown} lets in anyone who reaches this machine: use keys, or host 127.0.0.1")
     elif os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
         report.problem("args.auth.mode", "open is refused with HAProxy, which listens on every address: use keys")
+
+
+def _check_keys(auth: Auth, report: Report) -> None:
+    """What keeps the keys from being used at the start; that none are here is only a warning: they may be on the cluster."""
+    names = (auth.keys_env, auth.admin_keys_env)
+    given = any(key.strip() for name in names for key in os.environ.get(name, "").split(","))
+    if auth.keys_file is None and not given:
+        report.warning("args.auth", f"no keys file, and neither {names[0]} nor {names[1]} holds keys here")
+    elif auth.keys_file is not None and not _is_there(auth.keys_file):
+        report.warning("args.auth.keys_file", f"{auth.keys_file} is not on this machine: it must be on every node")
+    else:
+        try:
+            KeyRing(auth, os.environ)
+        except SettingsError as error:
+            report.under("", error.problems)
+
+
+def _is_there(file: str) -> bool:
+    """Also what may not be looked at is there."""
+    try:
+        Path(file).stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a NUL in it
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def check_calibration(settings: Settings, report: Report) -> None:
@@ -60,7 +84,7 @@ def check_port(config: Mapping[Any, Any], report: Report) -> None:
     """Bind it and let go. A host that is a name is not looked up: that may take seconds."""
     host, port = _http(config, "host", SERVE_HOST), _http(config, "port", SERVE_PORT)
     host = "127.0.0.1" if host == "localhost" else host
-    if not isinstance(host, str) or not _is_address(host) or PORT.complaint(port):
+    if not isinstance(host, str) or not is_address(host) or PORT.complaint(port):
         return
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -94,15 +118,3 @@ def _http(config: Mapping[Any, Any], key: str, default: Any) -> Any:
     """None when http_options is no mapping, which `serve_part` says."""
     options = config.get("http_options", {})
     return options.get(key, default) if isinstance(options, Mapping) else None
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return "%" not in host
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)

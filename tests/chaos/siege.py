@@ -92,14 +92,14 @@ async def _send(client: httpx.AsyncClient, request: Hostile, siege: Siege) -> No
 
 
 RAW = (
-    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{",  # the rest never comes
-    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-length: 5\r\n\r\n{}",
-    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n{}",
-    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-a: " + b"a" * 200_000 + b"\r\n\r\n",
-    b"GET /status HTTP/1.1\r\nhost: x\r\nx-tierwise-tier: small\r\n x-folded: yes\r\n\r\n",
-    b"GET /status HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n",
-    b"GET /status\x00 HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{",  # the rest never comes
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\ncontent-length: 5\r\n\r\n{}",
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n{}",
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-a: " + b"a" * 200_000 + b"\r\n\r\n",
+    b"GET /status HTTP/1.1\r\nhost: localhost\r\nx-tierwise-tier: small\r\n x-folded: yes\r\n\r\n",
+    b"GET /status HTTP/1.1\r\nhost: localhost\r\nbad header\r\n\r\n",
+    b"GET /status\x00 HTTP/1.1\r\nhost: localhost\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a TLS hello
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 )

@@ -31,7 +31,7 @@ async def block(graph: Graph, name: str, share: float) -> list[Answer]:
     """Traffic with this share of mirrors, once it is in force; its first second warms up."""
     await asyncio.to_thread(deploy, graph, user_config={"mirror_share": share})
     await asyncio.to_thread(wait_for, lambda: _share(graph) == share, 30, "the share to be in force")
-    async with Traffic(graph.url, asks(name), rate=20, deadline_s=30) as traffic:
+    async with Traffic(graph.url, asks(name), rate=10, deadline_s=30) as traffic:
         await asyncio.sleep(BLOCK_S)
     return [answer for answer in traffic.answers if answer.sent > 1.0]
 

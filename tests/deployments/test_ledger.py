@@ -2,23 +2,21 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from serve_app.deployments import ledger
-from serve_app.deployments.ledger import BatchWriter, LedgerServer
+from serve_app.deployments.ledger import BatchWriter
 from serve_app.domain import MirrorPair
 from serve_app.errors import NotReady, Overloaded
 from serve_app.observe.receipt import id_of, receipt, row
-from serve_app.observe.store import Store
 from serve_app.settings import LedgerSettings
 from tests.fakes import FOREVER, until
-from tests.observe.common import PROMPT, pair, query, record
+from tests.observe.common import PROMPT, pair, record
 
 
 class FakeStore:
@@ -28,6 +26,7 @@ class FakeStore:
         self.batches: list[list[str]] = []
         self.rows: dict[str, Any] = {}
         self.broken = False
+        self.failure: Exception = OperationalError("any", {}, Exception("disk full"))
         self.refused = 0
         self.poison: set[str] = set()
         self.dropped = 0
@@ -37,32 +36,38 @@ class FakeStore:
         self.dropped_pairs: list[str] = []
         self.forgotten: list[tuple[str | None, str | None, list[str]]] = []
         self.pruned: list[tuple[float, float | None]] = []
+        self.unremembered = 0.0
+        self.deletions: list[tuple[str | None, str | None, float]] = []
         self.steps = 1  # of a deletion
 
-    def write(self, rows: list[Any]) -> None:
+    def write(self, rows: list[Any]) -> list[Any]:
         assert self.gate.wait(5.0)
         if self.broken:
             self.refused += 1
-            raise OperationalError("insert", {}, Exception("disk full"))
+            raise self.failure
         if self.poison & {id_of(item) for item in rows}:
             raise ValueError("a value that no column takes")
         self.batches.append([id_of(item) for item in rows])
         self.pairs += [item.decision_id for item in rows if isinstance(item, MirrorPair)]
+        new = [item for item in rows if isinstance(item, dict) and item["id"] not in self.rows]
         self.rows.update((item["id"], item) for item in rows if isinstance(item, dict))
+        return new
 
-    def forgetting(self, key: str | None, session: str | None) -> Iterator[int]:
+    def forgetting(self, key: str | None, session: str | None, until: float) -> Iterator[int]:
         for number in range(self.steps):
             assert self.gate.wait(5.0)
             if self.broken:
-                raise OperationalError("delete", {}, Exception("disk full"))
+                raise self.failure
             if number == 0:
+                self.deletions.append((key, session, until))
                 self.forgotten.append((key, session, sorted(self.rows)))
             yield len(self.rows)
 
-    def prune(self, before_prompts: float, before_rows: float | None) -> None:
+    def prune(self, before_prompts: float, before_rows: float | None, before_deletions: float) -> None:
         if self.broken:
-            raise OperationalError("delete", {}, Exception("disk full"))
+            raise self.failure
         self.pruned.append((before_prompts, before_rows))
+        self.unremembered = before_deletions
 
     def drop(self, count: int) -> None:
         self.dropped += count
@@ -134,6 +139,59 @@ async def test_a_database_that_fails_keeps_the_rows(store: FakeStore, running: B
     assert await running.get("c") == {"id": "c"}
     store.broken = False
     await until(lambda: len(store.rows) == 3)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [InternalError("insert", {}, Exception("cannot execute INSERT in a read-only transaction")), PoolTimeout("no connection is free")],
+)
+async def test_a_database_that_fails_over_keeps_the_rows(store: FakeStore, failure: Exception) -> None:
+    store.broken, store.failure = True, failure
+    writer = make_writer(store)
+    writer.take(rows("a", "b"))
+    assert not await writer.flush()
+    with pytest.raises(NotReady):
+        await writer._step(store.forgetting("team-a", None, 1.0))
+    store.broken = False
+    assert await writer.flush()
+    assert (set(store.rows), store.dropped) == ({"a", "b"}, 0)
+
+
+async def test_what_was_committed_is_told_once_and_only_then(store: FakeStore) -> None:
+    told: list[list[str]] = []
+    doubts: list[int] = []
+    writer = make_writer(store)
+    writer._on_new, writer._on_doubt = (lambda new: told.append([item["id"] for item in new])), (lambda: doubts.append(1))
+    store.broken = True
+    writer.take([*rows("a", "b"), pair("a")])
+    assert not await writer.flush()
+    assert (told, doubts) == ([], [1])
+    store.broken, store.poison = False, {"b"}
+    assert await writer.flush()
+    writer.take(rows("a", "c"))
+    assert await writer.flush()
+    assert [name for names in told for name in names] == ["a", "c"]
+
+
+async def test_between_two_batches_nothing_is_written_and_under_load_everyone_has_a_turn(store: FakeStore) -> None:
+    writer = make_writer(store)
+    writer.take(rows("a", "b", "c"))
+    store.gate.clear()
+    flushing = asyncio.create_task(writer.flush())
+    await asyncio.sleep(0.01)
+
+    async def look() -> list[list[str]]:
+        async with writer.between_batches():
+            before = list(store.batches)
+            await asyncio.sleep(0.02)
+            assert store.batches == before
+            return before
+
+    looking = asyncio.create_task(look())
+    await asyncio.sleep(0.01)
+    store.gate.set()
+    assert await asyncio.gather(flushing, looking) == [True, [["a", "b"]]]
+    assert store.batches == [["a", "b"], ["c"]]
 
 
 async def test_what_does_not_fit_is_left_with_the_sender(store: FakeStore) -> None:
@@ -234,10 +292,12 @@ async def test_what_was_on_its_way_when_its_session_was_forgotten_does_not_bring
     writer = make_writer(store)
     await writer.forget(None, "s-1", 1_700_000_100.0)
     writer.take([row(record("a", prompt=PROMPT)), pair("a")])
-    writer.take([row(record("later", prompt=PROMPT, created=1_700_000_101.0))])
+    writer.take([row(record("ahead", prompt=PROMPT, created=1_700_000_101.9))])  # by its ingress's clock
+    writer.take([row(record("later", prompt=PROMPT, created=1_700_000_102.1))])
     assert await writer.flush()
     assert store.rows["a"] == {**receipt(record("a")), "session": None, "prompt_hash": ""}
     assert (store.rows["later"]["session"], store.rows["later"]["prompt"]) == ("s-1", PROMPT)
+    assert (store.rows["ahead"]["session"], "prompt" in store.rows["ahead"]) == (None, False)
     assert store.pairs == []
 
 
@@ -289,6 +349,7 @@ async def test_age_is_counted_in_days(store: FakeStore) -> None:
     await make_writer(store).prune(now)
     await make_writer(store, prompt_days=1, row_days=2).prune(now)
     assert store.pruned == [(now - 30 * 86_400, None), (now - 86_400, now - 2 * 86_400)]
+    assert store.unremembered == now - 3600
 
 
 async def test_a_database_that_is_away_is_pruned_another_time(store: FakeStore) -> None:
@@ -298,40 +359,3 @@ async def test_a_database_that_is_away_is_pruned_another_time(store: FakeStore) 
     store.broken = False
     await writer.prune(1e10)
     assert len(store.pruned) == 1
-
-
-# --- the deployment, over a real database
-
-
-class NoMetrics:
-    def add(self, *_: Any) -> None: ...
-
-
-class Deployed(LedgerServer):
-    def __del__(self) -> None:  # type: ignore[override]
-        """Serve awaits the real one; a collector cannot."""
-
-
-async def test_the_deployment_prunes_at_its_start_keeps_and_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "RayBackend", NoMetrics)
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    earlier = Store(url)
-    earlier.write([row(record("old", prompt=PROMPT, created=time.time() - 2 * 86_400))])
-    earlier.close()
-    server: Any = Deployed.__new__(Deployed)
-    await LedgerServer.__init__(server, LedgerSettings(url=url, prompt_days=1, flush_s=0.01))
-    await server.record([row(record("new", prompt=PROMPT, created=time.time())), pair("new", created=time.time())])
-    assert (await server.get("new"))["session"] == "s-1"
-    await server.check_health()
-    look = Store(url)
-    await until(lambda: [found["decision_id"] for found in query(url, "select decision_id from prompts")] == ["new"])
-    assert [await server.forget("team-a", "s-1"), await server.forget("team-a", None)] == [2, 0]
-    assert (query(url, "select * from prompts"), look.mirrors(9), look.count()) == ([], [], 2)
-    assert (await server.get("new"))["session"] is None
-    look.close()
-    for task in server._tasks.values():
-        task.cancel()
-    await asyncio.gather(*server._tasks.values(), return_exceptions=True)
-    with pytest.raises(RuntimeError, match="writer stopped"):
-        await server.check_health()
-    server._writer._store.close()

@@ -48,7 +48,16 @@ class Setting:
         self.pairs: list[str] = []
         handle: Any = SimpleNamespace(record=_remote(self.ledger.record), forget=_remote(self.ledger.forget))
         on_pair = self.pairs.append if count_pairs else None
-        self.client = HandleLedger(handle, queue=queue, batch=50, on_drop=self.drop, queue_mib=queue_mib, on_pair=on_pair)
+        self.acked: list[str] = []
+        self.client = HandleLedger(
+            handle,
+            queue=queue,
+            batch=50,
+            on_drop=self.drop,
+            queue_mib=queue_mib,
+            on_pair=on_pair,
+            on_acked=lambda record: self.acked.append(record.id),
+        )
 
     def drop(self, count: int) -> None:
         self.dropped += count
@@ -69,6 +78,19 @@ async def test_records_go_with_their_prompts_and_pairs_behind_them() -> None:
     assert await setting.client.get("a") == receipt(record("a"))
     assert await setting.client.flush()
     assert setting.ledger.batches == [[row(record("a", prompt=PROMPT)), pair("a")]]
+
+
+async def test_a_record_is_acknowledged_when_the_ledger_has_taken_it_and_not_before() -> None:
+    setting = Setting()
+    setting.ledger.broken = RuntimeError("away")
+    setting.client.record(record("a"))
+    setting.client.mirrored(pair("a"))
+    assert not await setting.client.flush()
+    assert setting.acked == []
+    setting.ledger.broken = None
+    assert await setting.client.flush()
+    assert await setting.client.flush()
+    assert setting.acked == ["a"]
 
 
 async def test_a_prompt_that_finds_no_place_is_left_out_and_its_record_is_not() -> None:

@@ -20,7 +20,7 @@ from serve_app.observe import logs
 from serve_app.settings import Auth, Settings, parse
 from tests.fakes import World
 
-BASE = "http://tierwise.test"
+BASE = "http://localhost"
 
 
 def make_settings(**args: Any) -> Settings:
@@ -63,6 +63,7 @@ def make_app(world: World, keys: dict[str, dict[str, Any]] | None = None, *, acc
         breakers=world.failover.states,
         signals={"embedder": lambda: True, "router_llm": lambda: False},
         access=access,
+        observer=world.observer,
     )
     return create_app(gateway)
 

@@ -148,6 +148,32 @@ async def test_beyond_its_rate_a_key_is_told_when_to_come_again(keyed: Keyed) ->
     assert (await keyed.ask("slow")).status_code == 200
 
 
+async def test_a_dry_run_is_a_request_that_takes_no_tokens(keyed: Keyed) -> None:
+    async def route(key: str) -> httpx.Response:
+        return await keyed.http.post("/route", json={"prompt": "hello " * 2000}, headers={"authorization": f"Bearer {key}"})
+
+    answers = [await route("slow") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["1", "0", "0"]
+    assert (await keyed.ask("slow")).status_code == 429
+    await keyed.ask("poor")
+    spent = await route("poor")
+    assert (spent.status_code, spent.json()["error"]["code"]) == (429, "insufficient_quota")
+
+
+async def test_what_a_limit_refuses_is_counted_by_the_limit(keyed: Keyed) -> None:
+    held = Held(keyed.world)
+    running = [asyncio.create_task(keyed.ask("slow", max_tokens=1500))]
+    await until(lambda: keyed.world.small.calls)
+    assert (await keyed.ask("slow", max_tokens=1500)).status_code == 429
+    assert keyed.world.observer.refusals == ["tokens"]
+    held.gate.set()
+    await asyncio.gather(*running)
+    assert [(await keyed.ask("slow")).status_code for _ in range(2)] == [200, 429]
+    assert [(await keyed.ask("poor")).status_code for _ in range(2)] == [200, 429]
+    assert keyed.world.observer.refusals == ["tokens", "requests", "budget"]
+
+
 async def test_a_limited_keys_answers_all_carry_its_rates(keyed: Keyed) -> None:
     first = await keyed.ask("slow")
     assert (first.headers["x-ratelimit-limit-requests"], first.headers["x-ratelimit-remaining-requests"]) == ("2", "1")
@@ -217,6 +243,11 @@ async def test_a_spent_budget_is_told_in_openais_words(keyed: Keyed) -> None:
         ({"messages": [{"role": "user", "content": [{"image_url": {"url": "data:" + "A" * 9000}}]}]}, 258),
         ({"prompt": ["x" * 40, "y" * 40], "max_tokens": 10, "n": 2}, 61),
         ({"prompt": ""}, 257),
+        ({"prompt": "data:" + "x" * 395, "max_tokens": 10}, 111),  # what a text looks like does not make it a picture
+        ({"messages": [{"content": "data:" + "x" * 395}], "max_tokens": 10}, 111),
+        ({"messages": [{"input_audio": {"data": "A" * 9000}}, {"file": {"file_data": "A" * 9000}}], "max_tokens": 10}, 11),
+        ({"prompt": "", "tools": [{"file": "x" * 386}], "max_tokens": 10}, 111),  # [{"file": ""}] are 14 more
+        ({"prompt": "", "response_format": {"x" * 394: 1}, "max_tokens": 10}, 111),
     ],
 )
 def test_the_estimate_counts_text_answers_and_choices(body: Any, tokens: int) -> None:
@@ -323,7 +354,7 @@ async def test_status_is_detailed_for_an_admin_only(keyed: Keyed) -> None:
         ("plain", {"session": "s"}, ("plain", "s")),
         ("plain", {"key": "plain"}, ("plain", None)),
         ("plain", {"key": "plain", "session": "s"}, ("plain", "s")),
-        ("boss", {"session": "s"}, ("boss", "s")),
+        ("boss", {"session": "s"}, (None, "s")),
         ("boss", {"key": "plain"}, ("plain", None)),
         ("boss", {"key": "plain", "session": "s"}, ("plain", "s")),
     ],
@@ -332,7 +363,7 @@ async def test_a_key_deletes_its_own_and_an_admin_anyones(keyed: Keyed, key: str
     await keyed.ask("plain", headers={"x-session-id": "s"})
     await keyed.ask("other", headers={"x-session-id": "s"})
     response = await keyed.delete(key, **query)
-    assert (response.status_code, response.json()) == (200, {"deleted": 0 if asked[0] == "boss" else 1})
+    assert (response.status_code, response.json()) == (200, {"deleted": 2 if asked[0] is None else 1})
     assert keyed.world.ledger.forgotten == [asked]
 
 
@@ -342,7 +373,9 @@ async def test_what_is_anothers_is_not_deleted(keyed: Keyed, query: dict[str, st
     assert keyed.world.ledger.forgotten == []
 
 
-@pytest.mark.parametrize("query", [{}, {"session": ""}, {"session": "s" * 257}, {"key": ""}])
+@pytest.mark.parametrize(
+    "query", [{}, {"session": ""}, {"session": "s" * 257}, {"key": ""}, {"session": "a\0"}, {"key": "\0", "session": "s"}]
+)
 async def test_a_deletion_must_say_of_what(keyed: Keyed, query: dict[str, str]) -> None:
     check_error(await keyed.delete("boss", **query), 400)
     assert keyed.world.ledger.forgotten == []
@@ -352,6 +385,17 @@ async def test_in_open_mode_a_session_is_deleted(endpoint: Endpoint) -> None:
     await endpoint.chat(headers={"x-session-id": "s"})
     assert (await endpoint.http.delete("/v1/decisions", params={"session": "s"})).json() == {"deleted": 1}
     assert endpoint.world.ledger.forgotten == [(None, "s")]
+
+
+async def test_a_session_is_deleted_under_the_name_that_the_client_wrote(endpoint: Endpoint) -> None:
+    body = b'{"messages": [{"role": "user", "content": "hello"}]}'
+    await endpoint.http.post("/v1/chat/completions", content=body, headers=[(b"x-session-id", "é".encode())])
+    assert endpoint.world.ledger.records[0].session == "é"
+    assert (await endpoint.http.delete("/v1/decisions", params={"session": "é"})).json() == {"deleted": 1}
+
+
+async def test_a_session_that_no_database_keeps_is_refused(endpoint: Endpoint) -> None:
+    check_error(await endpoint.chat(headers={"x-session-id": "a\0b"}), 400, param="x-session-id")
 
 
 async def test_a_deletion_that_may_be_incomplete_is_not_told_as_done(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Around the routes: the bound on what runs at a time, other origins, errors that no route caught."""
 
 import asyncio
+import json
 import logging
 from typing import Any
 
@@ -32,6 +33,7 @@ async def test_beyond_the_bound_generations_are_refused_and_all_else_gets_throug
         check_error(response, 429, code="overloaded")
         assert int(response.headers["retry-after"]) >= 1
         assert (await http.post("/route", json={"prompt": "x"})).status_code == 429
+        assert world.observer.refusals == ["in_flight", "in_flight"]
         for path in ("/health", "/ready", "/status", "/v1/models"):
             assert (await http.get(path)).status_code == 200
         held.gate.set()
@@ -70,7 +72,7 @@ async def test_a_bug_is_answered_logged_once_and_not_raised_at_the_server(world:
 async def test_pages_of_other_origins_are_closed_by_default(world: World) -> None:
     async with make_client(make_app(world)) as http:
         response = await http.options("/v1/models", headers={"origin": ORIGIN, "access-control-request-method": "GET"})
-        assert response.status_code == 405
+        assert response.status_code == 403
         answers = [response, await http.get("/v1/models", headers={"origin": ORIGIN})]
     assert not [name for answer in answers for name in answer.headers if name.startswith("access-control")]
 
@@ -90,6 +92,42 @@ async def test_a_listed_origin_may_ask_with_our_headers_and_read_ours(world: Wor
     assert "access-control-allow-credentials" not in answer.headers
     assert "access-control-allow-origin" not in stranger.headers
     assert foreign.status_code == 400
+
+
+LOCAL = ["localhost", "localhost:8000", "127.0.0.1", "127.8.9.1:8000", "[::1]", "[::1]:8000"]
+FOREIGN = ["evil.example.com", "evil.example.com:8000", "localhost.evil.example.com", "192.168.1.2", "[fe80::1]", "[::1", "a@b:c:d"]
+
+
+@pytest.mark.parametrize("host", [*LOCAL, ""])
+async def test_an_open_endpoint_answers_requests_for_this_machine(world: World, host: str) -> None:
+    async with make_client(make_app(world)) as http:
+        headers = {"host": host, "origin": f"http://{host or 'localhost'}"}
+        assert (await http.post("/v1/chat/completions", json=BODY, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+async def test_an_open_endpoint_refuses_a_name_that_is_not_this_machines(world: World, host: str) -> None:
+    """A page whose owner lets its name point at 127.0.0.1 asks with that name."""
+    async with make_client(make_app(world)) as http:
+        check_error(await http.post("/v1/chat/completions", json=BODY, headers={"host": host}), 403, code="permission_denied")
+    assert world.small.calls == []
+
+
+@pytest.mark.parametrize("origin", [*(f"http://{host}" for host in FOREIGN), "null", "", "localhost", "file://"])
+async def test_an_open_endpoint_generates_nothing_for_a_foreign_page(world: World, origin: str) -> None:
+    """A simple request needs no preflight: the page cannot read the answer, but would have the model run."""
+    app = make_app(world, auth={"cors_origins": [ORIGIN]})
+    async with make_client(app) as http:
+        headers = {"origin": origin, "content-type": "text/plain"}
+        response = await http.post("/v1/chat/completions", content=json.dumps(BODY), headers=headers)
+    check_error(response, 403, code="permission_denied")
+    assert world.small.calls == []
+
+
+async def test_an_endpoint_with_keys_is_asked_under_any_name(world: World) -> None:
+    headers = {"host": "llm.example.com", "origin": "https://page.example.com", "authorization": "Bearer key"}
+    async with make_client(make_app(world, keys={"key": {}})) as http:
+        assert (await http.post("/v1/chat/completions", json=BODY, headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize("origin", ["*", "app.example.com", "https://app.example.com/", "https://*.example.com", "null", ""])

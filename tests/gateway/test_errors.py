@@ -25,7 +25,9 @@ def check_error(response: httpx.Response, status: int, *, code: str | None = Non
     assert set(body) == {"error"}
     error = body["error"]
     assert set(error) == {"message", "type", "param", "code"}
-    expected = {401: "authentication_error", 429: "rate_limit_error"}.get(status, "invalid_request_error" if status < 500 else "api_error")
+    expected = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(
+        status, "invalid_request_error" if status < 500 else "api_error"
+    )
     assert error["type"] == expected
     assert says in error["message"]
     assert code is None or error["code"] == code
@@ -135,7 +137,16 @@ async def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(endpoi
 
 
 async def test_an_unknown_decision_is_not_found(endpoint: Endpoint) -> None:
-    check_error(await endpoint.http.get("/v1/decisions/tw-none"), 404, code="decision_not_found")
+    check_error(await endpoint.http.get(f"/v1/decisions/tw-{'0' * 32}"), 404, code="decision_not_found")
+
+
+@pytest.mark.parametrize("text", ["tw-none", "%00", f"tw-{'0' * 31}%00", f"tw-{'0' * 32}%0a", f"TW-{'0' * 32}", f"tw-{'0' * 33}"])
+async def test_what_is_no_decisions_id_is_not_looked_up(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    async def get(decision_id: str) -> None:
+        raise AssertionError(f"asked for {decision_id!r}")
+
+    monkeypatch.setattr(endpoint.world.ledger, "get", get)
+    check_error(await endpoint.http.get(f"/v1/decisions/{text}"), 404, code="decision_not_found")
 
 
 # Fields

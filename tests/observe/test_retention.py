@@ -227,6 +227,16 @@ def test_a_scrubbed_row_has_neither_prompt_nor_session_nor_hash() -> None:
     assert data == {**receipt(record("tw-1")), "session": None, "prompt_hash": ""}
 
 
+def test_deletions_are_remembered_where_a_time_is_given_and_pruned_when_they_are_old(store: Store) -> None:
+    for steps in (store.forgetting("a", None, 100.0), store.forgetting(None, "s", 200.0), store.forgetting("b", "t", 300.0)):
+        next(steps)  # with the deletion itself
+    store.forget("c", None)
+    assert store.forgotten(9) == [("a", None, 100.0), (None, "s", 200.0), ("b", "t", 300.0)]
+    assert store.forgotten(2) == [(None, "s", 200.0), ("b", "t", 300.0)]
+    store.prune(0.0, None, before_deletions=200.0)
+    assert store.forgotten(9) == [(None, "s", 200.0), ("b", "t", 300.0)]
+
+
 # --- pruning
 
 

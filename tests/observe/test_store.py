@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from serve_app.observe.receipt import receipt
 from serve_app.observe.store import Store
-from tests.observe.common import query, record
+from tests.observe.common import pair, query, record
 
 
 def test_a_receipt_survives_the_round_trip(store: Store) -> None:
@@ -71,6 +71,13 @@ def test_writing_twice_changes_nothing(store: Store, url: str) -> None:
     store.write([{**first, "outcome": "failed"}, receipt(record("tw-2"))])
     assert [row["outcome"] for row in query(url, "select * from decisions order by id")] == ["ok", "ok"]
     assert len(query(url, "select * from attempts")) == 4
+
+
+def test_what_was_new_is_told(store: Store) -> None:
+    rows = [receipt(record(f"tw-{number}")) for number in range(3)]
+    assert store.write([rows[0], rows[0], pair("tw-0")]) == [rows[0]]
+    assert store.write(rows) == rows[1:]
+    assert store.write(rows) == []
 
 
 def test_a_batch_is_written_as_a_whole_or_not_at_all(store: Store) -> None:

@@ -12,7 +12,7 @@ def raw(graph: Graph, header: bytes) -> tuple[int, bytes]:
     """A request with one header as these bytes, which no HTTP library would send."""
     url = httpx.URL(graph.url)
     with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
-        connection.sendall(b"GET /probe/pids?count=1 HTTP/1.1\r\nhost: t\r\nconnection: close\r\n" + header + b"\r\n\r\n")
+        connection.sendall(b"GET /probe/pids?count=1 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n" + header + b"\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), body

@@ -24,14 +24,15 @@ def test_the_local_profile_has_nothing_to_warn_of(tmp_path: Path) -> None:
     assert warnings == [] if VLLM else all(line.startswith("vllm: ") for line in warnings)
 
 
-def test_the_cluster_profile_warns_of_missing_keys_and_the_slow_transport(tmp_path: Path) -> None:
+def test_the_cluster_profile_warns_of_missing_keys_the_slow_transport_and_the_missing_database(tmp_path: Path) -> None:
     warnings = [line.split(":")[0] for line in report_of(tmp_path, changed("args.profile", "g6e")).warnings]
-    assert warnings[-2:] == ["args.auth", "RAY_SERVE_THROUGHPUT_OPTIMIZED"]
+    assert warnings[-3:] == ["args.auth", "RAY_SERVE_THROUGHPUT_OPTIMIZED", "args.ledger.url_env"]
 
 
-def test_the_cluster_profile_is_quiet_when_both_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cluster_profile_is_quiet_when_all_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIERWISE_API_KEYS", "a,b")
     monkeypatch.setenv("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
+    monkeypatch.setenv("TIERWISE_LEDGER_URL", "sqlite:///tierwise.db")
     warnings = report_of(tmp_path, changed("args.profile", "g6e")).warnings
     assert [line for line in warnings if not line.startswith("vllm: ")] == []
 
@@ -260,6 +261,44 @@ def test_an_open_door_behind_haproxy_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
     problems = report_of(tmp_path, changed("http_options.port", 8000)).problems
     assert problems == ["args.auth.mode: open is refused with HAProxy, which listens on every address: use keys"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("- {id: a, sha256: nothing}", "keys.0.sha256: "),
+        ("keys: {}", "must be a list of at most"),
+        ("[", "invalid YAML"),
+        ("", "holds no keys, and there is no other"),
+    ],
+)
+def test_a_keys_file_that_cannot_be_used_is_a_problem(tmp_path: Path, content: str, says: str) -> None:
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(content)
+    (problem,) = report_of(tmp_path, changed("args.auth", {"mode": "keys", "keys_file": str(keys)})).problems
+    assert problem.startswith("args.auth.keys_")
+    assert says in problem
+
+
+def test_a_good_keys_file_is_silent(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(f"- {{id: a, sha256: '{'0' * 64}'}}")
+    report = report_of(tmp_path, changed("args.auth", {"mode": "keys", "keys_file": str(keys)}))
+    assert report.problems == []
+    assert [line for line in report.warnings if line.startswith("args.auth")] == []
+
+
+@pytest.mark.parametrize("name", ["none.yaml", "none\0.yaml"])
+def test_a_keys_file_that_is_elsewhere_is_a_warning(tmp_path: Path, name: str) -> None:
+    report = report_of(tmp_path, changed("args.auth", {"mode": "keys", "keys_file": str(tmp_path / name)}))
+    assert report.problems == []
+    assert any(line.startswith("args.auth.keys_file: ") and "not on this machine" in line for line in report.warnings)
+
+
+def test_keys_of_the_environment_that_cannot_be_used_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERWISE_API_KEYS", "sha256:secret")
+    (problem,) = report_of(tmp_path, changed("args.auth", {"mode": "keys"})).problems
+    assert problem == "TIERWISE_API_KEYS: item 1 is not sha256: and 64 hexadecimal digits"
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
