@@ -345,9 +345,7 @@ class World:
             fingerprint=lambda text: f"hash of {len(text)}",
             store_prompts=self.store_prompts,
         )
-        self.mirror = Mirror(
-            engines=self.engines, prices=PRICES, ledger=self.ledger, observer=self.observer, settings=MirrorSettings()
-        )
+        self.mirror = Mirror(engines=self.engines, prices=PRICES, ledger=self.ledger, observer=self.observer, settings=MirrorSettings())
         attempts = Attempts(
             engines=self.engines,
             failover=self.failover,

@@ -82,8 +82,8 @@ class Ingress:
         self._recorder = self._make_recorder(self._records)
         self._mirror = self._make_mirror(self._records)
         self._pipeline = self._make_pipeline(self._make_scorer(embedder, router_llm))
-        work = (self._records.run(), self._mirror.run(), self._access.run(), self._watch())
-        self._tasks = [asyncio.get_running_loop().create_task(endless) for endless in work]
+        work = {"ledger": self._records.run(), "mirror": self._mirror.run(), "access": self._access.run(), "watch": self._watch()}
+        self._tasks = {name: asyncio.get_running_loop().create_task(endless) for name, endless in work.items()}
 
     def _make_access(self, replica: str) -> auth.Access:
         settings, exchange = self._settings, self._records.sync_quotas
@@ -210,15 +210,17 @@ class Ingress:
             self._metrics.in_flight(tier, self._gates[tier].in_flight)
 
     async def __del__(self) -> None:
-        """A leaving replica hands over the records that are still on their way."""
+        """A leaving replica stops its mirrors, which nobody waits for, and hands over the records that are still on their way."""
+        self._tasks["mirror"].cancel()
+        await asyncio.wait([self._tasks["mirror"]], timeout=SETTLE_S)
         await self._recorder.drain(SETTLE_S)
         await self._records.flush()
 
     async def check_health(self) -> None:
         """Serve replaces a replica whose background tasks have died."""
-        for task in self._tasks:
+        for name, task in self._tasks.items():
             if task.done():
-                raise RuntimeError("a background task of the ingress stopped")
+                raise RuntimeError(f"the ingress's task {name} stopped")
 
 
 def _limits(tier: TierSettings) -> TierLimits:

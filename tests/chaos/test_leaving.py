@@ -45,7 +45,7 @@ async def leave(graph: Graph, label: str, report: Report, text: str, **options: 
     report.line("200 clients leave at once", label, name, **line, free_s=free, outcomes=outcomes, off=balance.off)
     assert free is not None, "engines still run"
     assert free < 2.0 + SEEN_S
-    assert set(outcomes) <= {"cancelled", "ok"}, outcomes
+    assert set(outcomes) <= {"cancelled", "ok", "refused"}, outcomes  # a bounded queue may refuse some of so many at once
     assert outcomes["cancelled"] >= 0.9 * number, "more than the few whose answer came at that very moment"
     assert number > CLIENTS / 2, "too many had their answer already"
     assert balance.even, balance
