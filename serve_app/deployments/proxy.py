@@ -4,6 +4,7 @@ Serve lets a client's headers override its own settings, and reads some of them 
 replica can answer, because it died or is not there yet, Serve answers itself, in plain text: clients get OpenAI's shape instead.
 """
 
+import asyncio
 import logging
 import re
 
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import EngineFailed, NotReady, Overloaded, RequestError, RequestTimeout, TierwiseError
 from serve_app.gateway.errors import response
+from serve_app.ports import asked_to_stop
 
 log = logging.getLogger(__name__)
 SERVES_OWN = "/-/"  # for load balancers, who read the status
@@ -79,14 +81,25 @@ class ServeAnswers:
                 started = True
                 await send(message)
 
-        try:
-            await self._app(scope, receive, translated)
-        except Exception as error:
-            # The boundary to Serve's listener: a replica that dies with a request inside it shows as its exception.
-            log.warning("a request was lost with its replica: %s", type(error).__name__)
-            if started:
-                raise
+        lost = await self._lost(scope, receive, translated)
+        if lost is not None and started:
+            raise lost
+        if not started:
+            log.warning("a request was lost with its replica: %s", type(lost).__name__)
             await response(_in_our_words(500))(scope, receive, send)
+
+    async def _lost(self, scope: Scope, receive: Receive, send: Send) -> BaseException | None:
+        """What came instead of an answer. A replica that dies shows as its exception, as a cancellation that nobody here
+        asked for, or as an end without a beginning."""
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError as error:
+            if asked_to_stop():
+                raise
+            return error
+        except Exception as error:  # noqa: BLE001 - the boundary to Serve's listener: told to the client, and logged
+            return error
+        return None
 
 
 def _is_serves(message: Message) -> bool:

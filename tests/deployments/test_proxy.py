@@ -1,5 +1,6 @@
 """The headers that a client may not set, and those that Serve cannot read."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -117,17 +118,25 @@ async def test_the_ingress_and_the_load_balancers_own_answers_pass(status: int, 
     assert (answer.status_code, answer.text) == (status, "as it is")
 
 
-def dying(*messages: Message) -> ASGIApp:
+DEATH = RuntimeError("ray::Actor died at /secret/path")
+
+
+def dying(*messages: Message, error: BaseException | None = DEATH) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for message in messages:
             await send(message)
-        raise RuntimeError("ray::Actor died at /secret/path")
+        if error is not None:
+            raise error
 
     return app
 
 
-async def test_a_request_that_dies_with_its_replica_gets_openais_shape() -> None:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(ServeAnswers(dying())), base_url="http://t") as http:
+@pytest.mark.parametrize(
+    "error", [DEATH, asyncio.CancelledError(), None], ids=["an exception", "a cancellation of the far side", "nothing"]
+)
+async def test_a_request_that_dies_with_its_replica_gets_openais_shape(error: BaseException | None) -> None:
+    app = ServeAnswers(dying(error=error))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as http:
         answer = await http.get("/v1/models")
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "engine_error")
 
