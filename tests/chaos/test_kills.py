@@ -38,6 +38,7 @@ async def test_a_killed_ingress_of_two(either: tuple[str, Graph], report: Report
         await scenario(*either, report, "ingress", test="test_a_killed_ingress_of_two", fault="`kill -9`, one of two replicas of Ingress")
     finally:
         deploy(graph, ingress={"num_replicas": 1})
+        await asyncio.sleep(10)  # the killed one's successor may be on its way, to leave again at once
         wait_for(lambda: len(graph.replicas().get("Ingress", set())) == 1, 90, "the second ingress to leave")
 
 
