@@ -10,6 +10,7 @@ of the fitted rows as a text becomes unlike all of them. `score` is the share of
 stand beside it.
 """
 
+import hashlib
 import io
 import json
 from dataclasses import asdict, dataclass, field
@@ -114,7 +115,8 @@ class Heads:
     """A fitted artefact. Column 0 of `dense`, `sparse` and `intercept` predicts the small tier's score, column 1 the large one's.
 
     `knots`: routed values at equal steps of the fitted rows' share. `weak_curve`, `strong_curve`: (2, n), raw prediction and
-    calibrated probability, rising.
+    calibrated probability, rising. `large_share` is what `threshold` should send to the large tier; `sha256` names the file it was
+    read from. `embedder` is empty where none is needed.
     """
 
     view: View
@@ -128,6 +130,12 @@ class Heads:
     threshold: float
     embedder: str = ""
     description: dict[str, Any] = field(default_factory=dict)
+    large_share: float = 0.5
+    sha256: str = ""
+
+    @property
+    def kind(self) -> str:
+        return KIND_GAIN
 
     def judge(self, text: str, embedding: Array | None = None) -> Judged:
         """Score one text. Raises `CalibrationError` when the artefact needs an embedding and gets none."""
@@ -167,6 +175,7 @@ def dump(heads: Heads) -> bytes:
         "embedder": heads.embedder,
         "mix": asdict(heads.mix),
         "threshold": heads.threshold,
+        "large_share": heads.large_share,
         "description": heads.description,
     }
     text = json.dumps(meta, sort_keys=True, ensure_ascii=True).encode()
@@ -191,6 +200,8 @@ def load(data: bytes) -> Heads:
                 threshold=float(meta["threshold"]),
                 embedder=str(meta["embedder"]),
                 description=dict(meta["description"]),
+                large_share=float(meta["large_share"]),
+                sha256=hashlib.sha256(data).hexdigest(),
             )
             if meta["format"] != FORMAT or meta["kind"] != KIND_GAIN:
                 raise ValueError(f"format {meta['format']!r}, kind {meta['kind']!r}")

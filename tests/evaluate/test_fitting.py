@@ -1,7 +1,6 @@
 """Fitting the two heads, and what the fitted artefact does: on made-up traffic whose truth is known."""
 
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -12,28 +11,7 @@ from serve_app.evaluate import fitting
 from serve_app.evaluate import routing_metrics as metrics
 from serve_app.evaluate.routing_metrics import Outcomes
 from serve_app.routing import heads
-from serve_app.routing.heads import Heads
-
-EASY = ("Who wrote the novel about {}?", "What colour is a {}?", "Translate the word {} please")
-HARD = ("Prove that the integral over {} converges if it is bounded", "Calculate the total cost of {} with tax and 12 percent rebate")
-THINGS = ("apples", "rivers", "ships", "stars", "mice", "bread", "clouds", "trains", "sand", "music", "snow", "glass")
-
-
-def traffic(rows: int = 240, seed: int = 1, signal: float = 0.6) -> tuple[list[str], Outcomes]:
-    """Half of the prompts are hard: there the small model is right less often by `signal`."""
-    random = np.random.default_rng(seed)
-    hard = np.arange(rows) % 2 == 0
-    texts = [
-        random.choice(HARD if one else EASY).format(f"{random.choice(THINGS)} and {random.choice(THINGS)} {random.integers(99)}")
-        for one in hard
-    ]
-    weak = random.random(rows) < np.where(hard, 0.9 - signal, 0.9)
-    return texts, Outcomes(weak.astype(float), (random.random(rows) < 0.9).astype(float))
-
-
-@cache
-def fitted() -> Heads:
-    return fitting.fit(*traffic(), source="made up")
+from tests.evaluate.made_up import THINGS, fitted, traffic
 
 
 def judged(texts: list[str]) -> npt.NDArray[np.float64]:
