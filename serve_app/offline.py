@@ -1,18 +1,19 @@
 """What the command line does without a running endpoint: calibrate and score."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from serve_app.calibrations import named
 from serve_app.domain import Json, Request, Score, SignalState
 from serve_app.embedding import SentenceEmbedder, identity
 from serve_app.errors import CalibrationError, RequestError
-from serve_app.evaluate import labelled
+from serve_app.evaluate import gain, labelled
 from serve_app.gateway import openai
 from serve_app.ports import Embedding
 from serve_app.routing import calibrate as fitting
@@ -45,6 +46,20 @@ def calibrate(data: list[Path], *, profile: str, seed: int, rate: bool, progress
         seed=seed,
         source=", ".join(path.name for path in data) or "packaged labelled prompts, fit part",
         ratings=_rate(settings, texts, progress) if rate else None,
+    )
+
+
+def calibrate_outcomes(data: list[Path], asked: gain.Asked, *, profile: str, seed: int, embed: bool, progress: Progress) -> Heads:
+    """Fit the learned heads on rows with scores of both models. Raises `CalibrationError`."""
+    settings = parse({"profile": profile})
+
+    def embedded(prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+        model = SentenceEmbedder(settings.embedder)
+        cuts = [features.cut(prompt, settings.router.max_chars) for prompt in prompts]
+        return np.stack([model.encode([text])[0] for text in progress(cuts, "embedding")])
+
+    return gain.calibrate(
+        data, asked, settings, seed=seed, embed=embedded if embed else None, embedder=identity(settings.embedder) if embed else ""
     )
 
 

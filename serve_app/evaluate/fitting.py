@@ -10,6 +10,7 @@ Prompts that are the same question stay in one fold.
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,15 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import Ridge
-from sklearn.preprocessing import normalize
 
 from serve_app.errors import CalibrationError
 from serve_app.evaluate import routing_metrics as metrics
+from serve_app.evaluate.corpus import Array, Corpus, Index, dense_of, features_of
 from serve_app.evaluate.routing_metrics import Outcomes
 from serve_app.routing import lexical
 from serve_app.routing.heads import Heads, Mix, View, routed
 
 FloatMatrix = npt.NDArray[np.float64]
-Array = npt.NDArray[np.float32]
-Index = npt.NDArray[np.intp]
 Split = list[tuple[Index, Index]]
 MIN_ROWS = 150
 FOLDS = 5
@@ -64,23 +63,11 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """What is read from the texts once: `hand` (rows, hand), `counts` (rows, BUCKETS), `embeddings` (rows, dim) or None."""
+class Fitted:
+    """`scores`: of the rows that it was fitted on, each from folds that did not see it. Shape (rows,)."""
 
-    hand: Array
-    counts: sp.csr_matrix
-    embeddings: Array | None = None
-
-    @staticmethod
-    def of(texts: Sequence[str], embeddings: Array | None = None) -> "Corpus":
-        grams = [lexical.grams(text) for text in texts]
-        edges = np.cumsum([0, *(len(one.buckets) for one in grams)])
-        cells = (np.concatenate([one.counts for one in grams]), np.concatenate([one.buckets for one in grams]), edges)
-        counts = sp.csr_matrix(cells, shape=(len(texts), lexical.BUCKETS))
-        return Corpus(np.stack([lexical.hand(text) for text in texts]), counts, embeddings)
-
-    def take(self, index: Index) -> "Corpus":
-        return Corpus(self.hand[index], self.counts[index], None if self.embeddings is None else self.embeddings[index])
+    heads: Heads
+    scores: npt.NDArray[np.float64]
 
 
 def fit(
@@ -98,12 +85,19 @@ def fit(
     `embeddings`, where given, may be used or not: cross-validation decides. `groups` names the question of each row.
     Raises `CalibrationError` when there are too few rows, no gap between the models, or no signal.
     """
-    _check(texts, outcomes)
-    corpus = Corpus.of(texts, embeddings)
-    repeats = REPEATS if len(texts) <= REPEATED_UP_TO else 1
-    splits = [folds_of(list(texts) if groups is None else groups, seed + repeat) for repeat in range(repeats)]
+    check(texts, outcomes)
+    names = list(texts) if groups is None else groups
+    return fit_corpus(Corpus.of(texts, embeddings), outcomes, groups=names, seed=seed, embedder=embedder, source=source).heads
+
+
+def fit_corpus(corpus: Corpus, outcomes: Outcomes, *, groups: Sequence[str], seed: int = 0, embedder: str = "", source: str = "") -> Fitted:
+    """As `fit`, for texts that were read before."""
+    check(groups, outcomes)
+    repeats = REPEATS if len(groups) <= REPEATED_UP_TO else 1
+    splits = [folds_of(groups, seed + repeat) for repeat in range(repeats)]
     chosen, difficulty, held_out = _choose(corpus, outcomes, splits, seed)
-    report = _report(routed(held_out, Mix(difficulty)), held_out, outcomes, splits[0], seed=seed)
+    values = routed(held_out, Mix(difficulty))
+    report = _report(values, held_out, outcomes, splits[0], seed=seed)
     if report["apgr_low"] <= 0.5:
         found = f"APGR {report['apgr']} with interval [{report['apgr_low']}, {report['apgr_high']}]"
         raise CalibrationError(f"no signal: cross-validated {found} is not above 0.5")
@@ -111,7 +105,8 @@ def fit(
     if not any(one.blocks.embedding for one in chosen):
         corpus, embedder = replace(corpus, embeddings=None), ""
     mix = Mix(difficulty, *_familiarity(corpus, splits[0], seed))
-    return _assemble(corpus, outcomes, chosen=chosen, mix=mix, held_out=held_out, seed=seed, embedder=embedder, description=description)
+    heads = _assemble(corpus, outcomes, chosen=chosen, mix=mix, held_out=held_out, seed=seed, embedder=embedder, description=description)
+    return Fitted(heads, np.interp(values, heads.knots, np.linspace(0.0, 1.0, len(heads.knots))))
 
 
 def _assemble(
@@ -127,7 +122,7 @@ def _assemble(
 ) -> Heads:
     """Fit `chosen` on all rows; curves and ranks come from the held-out predictions."""
     view = _view(corpus, seed)
-    features, targets, fourier = _features(corpus, view), _targets(outcomes), len(view.phase)
+    features, targets, fourier = features_of(corpus, view), _targets(outcomes), len(view.phase)
     weights = np.mean([_ridge(features, targets, one, fourier) for one in chosen], axis=0).astype(np.float32)
     return Heads(
         view=view,
@@ -151,7 +146,8 @@ def folds_of(groups: Sequence[str], seed: int, count: int = FOLDS) -> Split:
     return [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in range(count)]
 
 
-def _check(texts: Sequence[str], outcomes: Outcomes) -> None:
+def check(texts: Sequence[str], outcomes: Outcomes) -> None:
+    """Whether there is enough to learn from. Raises `CalibrationError`."""
     if not len(texts) == len(outcomes.weak) == len(outcomes.strong):
         raise CalibrationError(f"{len(texts)} prompts, {len(outcomes.weak)} and {len(outcomes.strong)} scores")
     if len(texts) < MIN_ROWS:
@@ -185,7 +181,7 @@ def _held_out(corpus: Corpus, outcomes: Outcomes, split: Split, candidates: list
     whole = [np.zeros_like(targets) for _ in candidates]
     for train, test in split:
         view = _view(corpus.take(train), seed)
-        x, unseen = _features(corpus.take(train), view), _features(corpus.take(test), view)
+        x, unseen = features_of(corpus.take(train), view), features_of(corpus.take(test), view)
         for part, one in zip(whole, candidates, strict=True):
             part[test] = unseen @ _ridge(x, targets[train], one, len(view.phase)) + targets[train].mean(axis=0)
     return whole
@@ -209,27 +205,13 @@ def _view(corpus: Corpus, seed: int) -> View:
         idf=_idf(corpus.counts),
         centre=np.zeros(FOURIER, dtype=np.float32),
     )
-    return replace(view, centre=_dense(corpus, view)[:, :FOURIER].mean(axis=0))
+    return replace(view, centre=dense_of(corpus, view)[:, :FOURIER].mean(axis=0))
 
 
 def _idf(counts: sp.csr_matrix) -> Array:
     """As `lexical.idf_of`."""
     seen, rows = np.bincount(counts.indices, minlength=lexical.BUCKETS), counts.shape[0]
     return np.where(seen >= 2, np.log((1.0 + rows) / (1.0 + seen)) + 1.0, 0.0).astype(np.float32)
-
-
-def _dense(corpus: Corpus, view: View) -> Array:
-    return view.dense(corpus.hand, corpus.embeddings if view.dim else None)
-
-
-def _features(corpus: Corpus, view: View) -> sp.csr_matrix:
-    """All rows at once: what `View.dense` and `View.sparse` give for each, side by side."""
-    edge = 1 << lexical.WORD_BITS
-    weighted = (corpus.counts @ sp.diags_array(view.idf)).tocsr()
-    parts = (sp.csr_matrix(_dense(corpus, view)), normalize(weighted[:, :edge]), normalize(weighted[:, edge:]))
-    features = sp.hstack(parts, format="csr", dtype=np.float32)
-    features.eliminate_zeros()
-    return features
 
 
 def _ridge(x: sp.csr_matrix, targets: FloatMatrix, by: Candidate, fourier: int) -> FloatMatrix:
@@ -253,7 +235,7 @@ def _familiarity(corpus: Corpus, split: Split, seed: int) -> tuple[float, float]
         starts = unseen.counts.indptr
         rows = [unseen.counts.indices[a:b] for a, b in itertools.pairwise(starts)]
         known += [view.known(lexical.Grams(row.astype(np.int64), np.ones(len(row), dtype=np.float32))) for row in rows]
-        density += [view.density(row) for row in _dense(unseen, view)]
+        density += [view.density(row) for row in dense_of(unseen, view)]
     return float(np.percentile(known, UNFAMILIAR)), float(np.percentile(density, UNFAMILIAR))
 
 
@@ -273,6 +255,8 @@ def _calibrated(raw: npt.NDArray[np.float64], outcome: npt.NDArray[np.float64], 
 
 def _report(values: npt.NDArray[np.float64], raw: FloatMatrix, outcomes: Outcomes, split: Split, *, seed: int) -> dict[str, Any]:
     """What to expect on such traffic, from held-out predictions. The choice was made on them too: it is a little high."""
+    measures = {f"cpt_{gap}": partial(metrics.cpt, gap=gap / 100) for gap in (50, 80)}
+    drawn = metrics.resampled(measures, values, outcomes, seed=seed)
     area = metrics.interval(metrics.apgr(values, outcomes), metrics.bootstrap({"ours": values}, outcomes, seed=seed)["ours"])
     errors = [
         metrics.calibration_error(_calibrated(raw[:, head], outcome, split), outcome)
@@ -285,8 +269,9 @@ def _report(values: npt.NDArray[np.float64], raw: FloatMatrix, outcomes: Outcome
         "apgr": area.value,
         "apgr_low": area.low,
         "apgr_high": area.high,
-        "cpt_50": metrics.cpt(values, outcomes, 0.5),
-        "cpt_80": metrics.cpt(values, outcomes, 0.8),
+        **{name: one.value for name, one in drawn.items()},
+        **{f"{name}_low": one.low for name, one in drawn.items()},
+        **{f"{name}_high": one.high for name, one in drawn.items()},
         "calibration_error_weak": errors[0],
         "calibration_error_strong": errors[1],
         "share_for_95": metrics.share_for_quality(values, outcomes, 0.95),

@@ -34,17 +34,22 @@ def operating_point(knob: Knob, scores: Vector, outcomes: Outcomes, *, weak_pric
 
     Raises `CalibrationError` when a knob is out of range, more than one is set, or what is asked for cannot be had.
     """
+    check(knob)
+    ratio = weak_price / strong_price
+    if knob.threshold is not None:
+        return _point(float(np.mean(scores >= knob.threshold)), knob.threshold, scores, outcomes, ratio)
+    share = _share(knob, scores, outcomes, ratio)
+    return _point(share, 1.0 - share, scores, outcomes, ratio)
+
+
+def check(knob: Knob) -> None:
+    """Raises `CalibrationError` when a knob is out of range or more than one is set."""
     asked = {name: value for name in ("share", "quality", "budget", "threshold") if (value := getattr(knob, name)) is not None}
     if len(asked) > 1:
         raise CalibrationError(f"one of {', '.join(asked)} at a time")
     for name, value in asked.items():
         if not 0.0 <= value <= 1.0:
             raise CalibrationError(f"{name} {value:g} is not between 0 and 1")
-    ratio = weak_price / strong_price
-    if knob.threshold is not None:
-        return _point(float(np.mean(scores >= knob.threshold)), knob.threshold, scores, outcomes, ratio)
-    share = _share(knob, scores, outcomes, ratio)
-    return _point(share, 1.0 - share, scores, outcomes, ratio)
 
 
 def _share(knob: Knob, scores: Vector, outcomes: Outcomes, ratio: float) -> float:

@@ -57,6 +57,11 @@ def read(paths: Sequence[Path]) -> Rows:
     return Rows(tuple(row for part in parts for row in part.rows), sum(part.dropped for part in parts))
 
 
+def first_line(path: Path) -> str:
+    """The first line that is not blank; empty where there is none. Raises `CalibrationError` when it cannot be read."""
+    return next((line for line in _lines(path) if line.strip()), "")
+
+
 def parse_lines(lines: Iterable[str], name: str) -> Rows:
     rows: list[Row] = []
     dropped = 0

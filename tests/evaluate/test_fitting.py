@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from serve_app.errors import CalibrationError
-from serve_app.evaluate import fitting
+from serve_app.evaluate import corpus, fitting
 from serve_app.evaluate import routing_metrics as metrics
 from serve_app.evaluate.routing_metrics import Outcomes
 from serve_app.routing import heads
@@ -41,7 +41,7 @@ def test_serving_computes_what_fitting_did() -> None:
     """One text at a time, from the text, equals the matrix that was fitted on."""
     texts, _ = traffic(rows=20, seed=5)
     one = fitted()
-    whole = fitting._features(fitting.Corpus.of(texts), one.view) @ np.vstack([one.dense, one.sparse]) + one.intercept
+    whole = corpus.features_of(corpus.Corpus.of(texts), one.view) @ np.vstack([one.dense, one.sparse]) + one.intercept
     alone = [one.raw(one.view.dense(fitting.lexical.hand(text)), one.view.sparse(fitting.lexical.grams(text))) for text in texts]
     assert np.stack(alone) == pytest.approx(np.asarray(whole), abs=1e-5)
 
