@@ -133,6 +133,35 @@ def calibrate(
 
 
 @app.command()
+def evaluate(
+    data: Annotated[list[Path], typer.Option(help="JSONL files of rows with weak_score and strong_score.")],
+    calibration: Annotated[Path | None, typer.Option(help="Artefact to judge; default: one fitted on these rows, nested.")] = None,
+    train_elsewhere: Annotated[bool, typer.Option("--train-elsewhere", help="Judge each benchmark by a fit on all others.")] = False,
+    centroids: Annotated[bool, typer.Option("--centroids", help="Compare with the packaged centroids too; embeds every prompt.")] = False,
+    embed: Annotated[bool, typer.Option("--embed", help="Fits may use the embedder too.")] = False,
+    profile: Annotated[str, typer.Option(help="Profile whose embedder and prices are used.")] = "local",
+    seed: Annotated[int, typer.Option(help="Seed of folds and intervals.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How good a score is for routing: beside random, length, keywords and the oracle, per benchmark, pooled, and as a mean."""
+    from serve_app import offline  # noqa: PLC0415
+    from serve_app.evaluate import report  # noqa: PLC0415
+
+    with user_errors():
+        found = offline.evaluate(
+            data,
+            calibration=calibration,
+            train_elsewhere=train_elsewhere,
+            centroids=centroids,
+            embed=embed,
+            profile=profile,
+            seed=seed,
+            progress=_progress,
+        )
+    typer.echo(json.dumps(found) if as_json else "\n".join(report.as_lines(found)))
+
+
+@app.command()
 def score(
     calibration: Annotated[Path | None, typer.Option(help="Artefact to score with; default: the packaged one.")] = None,
     profile: Annotated[str, typer.Option(help="Profile whose embedder is used.")] = "local",

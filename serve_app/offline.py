@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.calibrations import named
+from serve_app.calibrations import builtin, named
 from serve_app.domain import Json, Request, Score, SignalState
 from serve_app.embedding import SentenceEmbedder, identity
 from serve_app.errors import CalibrationError, RequestError
-from serve_app.evaluate import gain, labelled
+from serve_app.evaluate import gain, labelled, report
 from serve_app.gateway import openai
 from serve_app.ports import Embedding
 from serve_app.routing import calibrate as fitting
@@ -52,15 +52,45 @@ def calibrate(data: list[Path], *, profile: str, seed: int, rate: bool, progress
 def calibrate_outcomes(data: list[Path], asked: gain.Asked, *, profile: str, seed: int, embed: bool, progress: Progress) -> Heads:
     """Fit the learned heads on rows with scores of both models. Raises `CalibrationError`."""
     settings = parse({"profile": profile})
+    embedded = _embed(settings, progress) if embed else None
+    name = identity(settings.embedder) if embed else ""
+    return gain.calibrate(data, asked, settings, seed=seed, embed=embedded, embedder=name)
+
+
+def evaluate(
+    data: list[Path],
+    *,
+    calibration: Path | None,
+    train_elsewhere: bool,
+    centroids: bool,
+    embed: bool,
+    profile: str,
+    seed: int,
+    progress: Progress,
+) -> Json:
+    """Raises `CalibrationError`."""
+    settings = parse({"profile": profile})
+    name = identity(settings.embedder)
+    wanted = report.Wanted(
+        calibration=None if calibration is None else named(str(calibration), name),
+        train_elsewhere=train_elsewhere,
+        centroids=builtin(name) if centroids else None,
+        with_embedding=embed,
+        embedder=name if embed else "",
+        seed=seed,
+    )
+    return report.evaluate(data, wanted, settings, embed=_embed(settings, progress), progress=progress)
+
+
+def _embed(settings: Settings, progress: Progress) -> gain.Embed:
+    """The model is loaded when it is asked for the first time."""
 
     def embedded(prompts: Sequence[str]) -> npt.NDArray[np.float32]:
         model = SentenceEmbedder(settings.embedder)
         cuts = [features.cut(prompt, settings.router.max_chars) for prompt in prompts]
         return np.stack([model.encode([text])[0] for text in progress(cuts, "embedding")])
 
-    return gain.calibrate(
-        data, asked, settings, seed=seed, embed=embedded if embed else None, embedder=identity(settings.embedder) if embed else ""
-    )
+    return embedded
 
 
 def _rate(settings: Settings, texts: list[str], progress: Progress) -> fitting.Ratings:

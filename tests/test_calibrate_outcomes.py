@@ -100,9 +100,9 @@ def test_what_cannot_be_had_is_refused(rows: Path, options: tuple[str, ...], say
 
 
 def test_too_few_rows_no_gap_and_no_signal_are_refused(tmp_path: Path) -> None:
-    few, flat = write(tmp_path / "few.jsonl", rows=20), write(tmp_path / "flat.jsonl", signal=0.0, rows=400)
+    few, flat = write(tmp_path / "few.jsonl", rows=20), write(tmp_path / "flat.jsonl", signal=0.05, rows=400)
     check_mistake(run("calibrate", "--data", str(few), "--out", str(tmp_path / "c.npz")), "too few rows: 20")
-    check_mistake(run("calibrate", "--data", str(flat), "--out", str(tmp_path / "c.npz")), "no")
+    check_mistake(run("calibrate", "--data", str(flat), "--out", str(tmp_path / "c.npz")), "no signal")
 
 
 def test_rows_of_two_kinds_are_refused(rows: Path, tmp_path: Path) -> None:
