@@ -11,7 +11,7 @@ from serve_app.evaluate import fitting
 from serve_app.evaluate.corpus import Corpus, Index, Predicted, predict
 from serve_app.evaluate.routing_metrics import Outcomes
 
-MAX_ROWS = 5000  # to learn from where a whole benchmark is left out; drawn, so that nineteen fits take minutes
+MAX_ROWS = 2000  # to learn from where a whole benchmark is left out; drawn, so that twenty fits take minutes
 Progress = Callable[[list[Any], str], Iterator[Any]]
 
 
