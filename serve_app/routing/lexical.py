@@ -19,6 +19,7 @@ SCAN_CHARS = 6_000
 WORD_BITS, CHAR_BITS = 15, 15
 BUCKETS = (1 << WORD_BITS) + (1 << CHAR_BITS)
 CHAR_LENGTHS = (3, 4, 5)
+MANY = 4_000  # n-grams; counting into all buckets is faster from here on
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _PAIR = np.uint64(0xD6E8FEB86659FD93)
 _BASE = np.uint64(1_000_003)
@@ -107,8 +108,15 @@ def grams(text: str) -> Grams:
     """Words, pairs of neighbouring words, and runs of 3 to 5 bytes. Empty text has none."""
     text = scanned(text).lower()
     found = np.concatenate((_word_buckets(text), _char_buckets(text)))
-    buckets, counts = np.unique(found, return_counts=True)
+    buckets, counts = _counted(found) if len(found) > MANY else np.unique(found, return_counts=True)
     return Grams(buckets, (1.0 + np.log(counts)).astype(np.float32))
+
+
+def _counted(found: Buckets) -> tuple[Buckets, npt.NDArray[np.int64]]:
+    """As `np.unique` with counts, without sorting: a quarter of the time for a long text."""
+    counts = np.bincount(found, minlength=BUCKETS)
+    buckets = np.flatnonzero(counts)
+    return buckets, counts[buckets]
 
 
 def weighted(one: Grams, idf: Vector) -> Grams:

@@ -70,3 +70,13 @@ def test_what_one_document_alone_holds_counts_nothing() -> None:
     idf = lexical.idf_of([lexical.grams("alpha beta"), lexical.grams("alpha gamma")])
     assert (idf[lexical.grams("alpha").buckets] > 0).all()
     assert np.linalg.norm(lexical.weighted(lexical.grams("delta"), idf).counts) == 0.0
+
+
+def test_a_long_text_is_counted_as_a_short_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above `MANY` n-grams another way of counting takes over, with the same result."""
+    text = " ".join(f"{chr(97 + i % 26)}{chr(97 + i // 26 % 26)}q" for i in range(1500))
+    quick = lexical.grams(text)
+    monkeypatch.setattr(lexical, "MANY", 10**9)
+    slow = lexical.grams(text)
+    assert len(slow.buckets) > 1000
+    assert (quick.buckets.tolist(), quick.counts.tolist()) == (slow.buckets.tolist(), slow.counts.tolist())
