@@ -117,7 +117,8 @@ def _never_seen(report: Json) -> list[str]:
     under = ", ".join(_wholly_under(report)) or "none"
     silent = ", ".join(report["without_signal"]) or "none"
     table = _markdown(("left out", "rows", "ours", "length", "keywords", "oracle"), rows)
-    return [*table, "", f"Interval of ours wholly under .5: {under}. Nothing learned elsewhere, so a tie: {silent}."]
+    caught = f"{report.get('unfamiliar', 0):.1%} of these rows counted as unlike the fitted ones and got their base rate."
+    return [*table, "", f"Interval of ours wholly under .5: {under}. Nothing learned elsewhere, so a tie: {silent}. {caught}"]
 
 
 def _wholly_under(report: Json) -> list[str]:
