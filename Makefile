@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Serve's own listeners pass every request through our filter of headers first.
 export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH := serve_app.deployments.proxy:middlewares
 
-.PHONY: setup serve status test test-core chaos lint lock
+.PHONY: setup serve status test test-core chaos quality lint lock
 
 setup:
 	@requirements/setup.sh $(EXTRA)
@@ -37,6 +37,11 @@ test-core: setup lint
 # Faults under traffic, half an hour: `make chaos ONLY=test_name` runs one; `make chaos REPORT=file.jsonl` keeps the figures.
 chaos: setup
 	@TIERWISE_CHAOS_REPORT=$(REPORT) $(BIN)/python -m pytest tests/chaos -m chaos -s $(if $(ONLY),-k '$(ONLY)')
+
+# Routing quality on the development data, twenty to thirty minutes on two cores: `make quality QUICK=1` measures two studies in two.
+quality: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m serve_app.evaluate.quality --out docs/routing-quality.md --ways docs/routing-quality-ways.md \
+		$(if $(QUICK),--quick) $(if $(RESULTS),--results $(RESULTS))
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -88,23 +88,77 @@ def validate(
         raise typer.Exit(2)
 
 
+Share = typer.Option(help="Outcome rows only: this share to the large tier, e.g. 0.15.")
+Quality = typer.Option(help="Outcome rows only: keep this part of the large model's quality, e.g. 0.95.")
+Budget = typer.Option(help="Outcome rows only: US dollars for 1,000 requests, by the profile's prices.")
+
+
 @app.command()
 def calibrate(
     out: Annotated[Path, typer.Option(help="Where to write the artefact.")],
-    data: Annotated[list[Path] | None, typer.Option(help="JSONL files of labelled prompts; default: the packaged fit part.")] = None,
-    profile: Annotated[str, typer.Option(help="Profile whose embedder is used.")] = "local",
+    data: Annotated[list[Path] | None, typer.Option(help="JSONL files of rows; default: the packaged labels, fit part.")] = None,
+    profile: Annotated[str, typer.Option(help="Profile whose embedder and prices are used.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed of the cross-validation.")] = 0,
-    rate: Annotated[bool, typer.Option(help="Also ask the profile's router model, to place its middle.")] = True,
+    rate: Annotated[bool, typer.Option(help="Labelled rows only: also ask the profile's router model, to place its middle.")] = True,
+    target_share: Annotated[float | None, Share] = None,
+    keep_quality: Annotated[float | None, Quality] = None,
+    budget: Annotated[float | None, Budget] = None,
+    threshold: Annotated[float | None, typer.Option(help="Outcome rows only: this threshold.")] = None,
+    answer_tokens: Annotated[int, typer.Option(help="Mean length of an answer, for `--budget`.")] = 200,
+    embed: Annotated[bool, typer.Option("--embed", help="Outcome rows only: may use the embedder too, if that is better.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fit the centroid score on labelled prompts and write it as an artefact."""
+    """Fit a score and write it as an artefact: on labels (`expected_tier`), or on outcomes (`weak_score`, `strong_score`)."""
     from serve_app import offline  # noqa: PLC0415
+    from serve_app.evaluate import gain  # noqa: PLC0415
 
     with user_errors():
-        calibration = offline.calibrate(data or [], profile=profile, seed=seed, rate=rate, progress=_progress)
-        out.write_bytes(offline.dump(calibration))
-        summary = {**calibration.description, "large_share": calibration.large_share, "threshold": calibration.threshold, "out": str(out)}
-    typer.echo(json.dumps(summary) if as_json else "\n".join(f"{key}: {value}" for key, value in summary.items()))
+        asked = gain.Asked(target_share, keep_quality, budget, threshold, answer_tokens)
+        if data and gain.is_outcomes(data):
+            fitted = offline.calibrate_outcomes(data, asked, profile=profile, seed=seed, embed=embed, progress=_progress)
+            out.write_bytes(gain.dump(fitted))
+            lines, summary = gain.as_lines(fitted), {**gain.summary(fitted), "out": str(out)}
+        else:
+            gain.refuse_knobs(asked, embed=embed)
+            calibration = offline.calibrate(data or [], profile=profile, seed=seed, rate=rate, progress=_progress)
+            out.write_bytes(offline.dump(calibration))
+            summary = {
+                **calibration.description,
+                "large_share": calibration.large_share,
+                "threshold": calibration.threshold,
+                "out": str(out),
+            }
+            lines = [f"{key}: {value}" for key, value in summary.items()]
+    typer.echo(json.dumps(summary) if as_json else "\n".join(lines))
+
+
+@app.command()
+def evaluate(
+    data: Annotated[list[Path], typer.Option(help="JSONL files of rows with weak_score and strong_score.")],
+    calibration: Annotated[Path | None, typer.Option(help="Artefact to judge; default: one fitted on these rows, nested.")] = None,
+    train_elsewhere: Annotated[bool, typer.Option("--train-elsewhere", help="Judge each benchmark by a fit on all others.")] = False,
+    centroids: Annotated[bool, typer.Option("--centroids", help="Compare with the packaged centroids too; embeds every prompt.")] = False,
+    embed: Annotated[bool, typer.Option("--embed", help="Fits may use the embedder too.")] = False,
+    profile: Annotated[str, typer.Option(help="Profile whose embedder and prices are used.")] = "local",
+    seed: Annotated[int, typer.Option(help="Seed of folds and intervals.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How good a score is for routing: beside random, length, keywords and the oracle, per benchmark, pooled, and as a mean."""
+    from serve_app import offline  # noqa: PLC0415
+    from serve_app.evaluate import report  # noqa: PLC0415
+
+    with user_errors():
+        found = offline.evaluate(
+            data,
+            calibration=calibration,
+            train_elsewhere=train_elsewhere,
+            centroids=centroids,
+            embed=embed,
+            profile=profile,
+            seed=seed,
+            progress=_progress,
+        )
+    typer.echo(json.dumps(found) if as_json else "\n".join(report.as_lines(found)))
 
 
 @app.command()

@@ -99,6 +99,9 @@ class Score:
     calibration: str = ""
     embed_seconds: float = 0.0
     assess_seconds: float = 0.0
+    p_small: float | None = None  # that the small tier answers well, then the large one: from a `gain` calibration only
+    p_large: float | None = None
+    novelty: float | None = None  # 0: like the rows that were fitted; 1: unlike all of them, scored at the base rate
 
 
 NO_SCORE = Score(value=None)

@@ -1,23 +1,27 @@
 """What the command line does without a running endpoint: calibrate and score."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from serve_app.calibrations import named
-from serve_app.domain import Json, Request, SignalState
+from serve_app.calibrations import builtin, named
+from serve_app.domain import Json, Request, Score, SignalState
 from serve_app.embedding import SentenceEmbedder, identity
 from serve_app.errors import CalibrationError, RequestError
-from serve_app.evaluate import labelled
+from serve_app.evaluate import gain, labelled, report
 from serve_app.gateway import openai
+from serve_app.ports import Embedding
 from serve_app.routing import calibrate as fitting
-from serve_app.routing import features, policy
+from serve_app.routing import features, lexical, policy
+from serve_app.routing.heads import Heads
 from serve_app.routing.orders import without_orders
-from serve_app.routing.score import Calibration, dump, final
-from serve_app.settings import Settings, parse
+from serve_app.routing.score import Artefact, Calibration, dump, final, of_gain
+from serve_app.settings import EmbedderSettings, Settings, parse
 
 __all__ = ["calibrate", "dump", "score_lines"]
 Progress = Callable[[list[Any], str], Iterator[Any]]
@@ -45,6 +49,50 @@ def calibrate(data: list[Path], *, profile: str, seed: int, rate: bool, progress
     )
 
 
+def calibrate_outcomes(data: list[Path], asked: gain.Asked, *, profile: str, seed: int, embed: bool, progress: Progress) -> Heads:
+    """Fit the learned heads on rows with scores of both models. Raises `CalibrationError`."""
+    settings = parse({"profile": profile})
+    embedded = _embed(settings, progress) if embed else None
+    name = identity(settings.embedder) if embed else ""
+    return gain.calibrate(data, asked, settings, seed=seed, embed=embedded, embedder=name)
+
+
+def evaluate(
+    data: list[Path],
+    *,
+    calibration: Path | None,
+    train_elsewhere: bool,
+    centroids: bool,
+    embed: bool,
+    profile: str,
+    seed: int,
+    progress: Progress,
+) -> Json:
+    """Raises `CalibrationError`."""
+    settings = parse({"profile": profile})
+    name = identity(settings.embedder)
+    wanted = report.Wanted(
+        calibration=None if calibration is None else named(str(calibration), name),
+        train_elsewhere=train_elsewhere,
+        centroids=builtin(name) if centroids else None,
+        with_embedding=embed,
+        embedder=name if embed else "",
+        seed=seed,
+    )
+    return report.evaluate(data, wanted, settings, embed=_embed(settings, progress), progress=progress)
+
+
+def _embed(settings: Settings, progress: Progress) -> gain.Embed:
+    """The model is loaded when it is asked for the first time."""
+
+    def embedded(prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+        model = SentenceEmbedder(settings.embedder)
+        cuts = [features.cut(prompt, settings.router.max_chars) for prompt in prompts]
+        return np.stack([model.encode([text])[0] for text in progress(cuts, "embedding")])
+
+    return embedded
+
+
 def _rate(settings: Settings, texts: list[str], progress: Progress) -> fitting.Ratings:
     """Ratings through transformers, without vLLM, by the prompt that serving uses."""
     from serve_app.demo.rating import Rater  # noqa: PLC0415 - torch and transformers take seconds to import
@@ -54,14 +102,28 @@ def _rate(settings: Settings, texts: list[str], progress: Progress) -> fitting.R
 
 
 def score_lines(lines: Iterable[str], *, calibration: Path | None, profile: str) -> Iterator[Json]:
-    """Score JSONL rows with the head without self-assessment. Raises `RequestError` naming the line at fault."""
+    """Score JSONL rows without self-assessment, by either kind of artefact. Raises `RequestError` naming the line at fault."""
     settings = parse({"profile": profile})
     name = identity(settings.embedder)
     fitted = named("builtin" if calibration is None else str(calibration), name)
-    embedder = SentenceEmbedder(settings.embedder)
+    embedder = LazyEmbedder(settings.embedder)
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield _score_row(_row(line, number), fitted, embedder, settings)
+
+
+class LazyEmbedder:
+    """Owns the model from the first text on: an artefact of hashed words never loads one."""
+
+    def __init__(self, settings: EmbedderSettings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _model(self) -> SentenceEmbedder:
+        return SentenceEmbedder(self._settings)
+
+    def encode(self, texts: list[str]) -> list[Embedding]:
+        return self._model.encode(texts)
 
 
 def _row(line: str, number: int) -> Json:
@@ -82,14 +144,20 @@ def _row(line: str, number: int) -> Json:
     return {"id": row["id"], **asked}
 
 
-def _score_row(row: Json, fitted: Calibration, embedder: SentenceEmbedder, settings: Settings) -> Json:
+def _score_row(row: Json, fitted: Artefact, embedder: LazyEmbedder, settings: Settings) -> Json:
     text = features.scored_text(row)
     request = Request(str(row["id"]), "chat", row, text, features.from_body(text, row), "auto")
     rules = policy.Policy(fitted.threshold, settings.live.math_code_heuristic)
+    score = _by_heads(text, fitted, embedder, settings) if isinstance(fitted, Heads) else _by_centroids(text, fitted, embedder, settings)
+    decision = policy.decide_early(rules, request) or policy.decide(rules, request, score)
+    return {"id": row["id"], "score": score.value, "tier": decision.tier.value, "reason": decision.reason.value}
+
+
+def _by_centroids(text: str, fitted: Calibration, embedder: LazyEmbedder, settings: Settings) -> Score:
     cut = features.cut(text, settings.router.max_chars)
     texts = [each for each in dict.fromkeys((cut, without_orders(cut))) if each]  # as serving scores it
     embedded = max(fitted.embedding_score(vector) for vector in embedder.encode(texts or [cut]))
-    score = final(
+    return final(
         embedding=embedded,
         embedding_state=SignalState.OK,
         assessment=None,
@@ -97,5 +165,15 @@ def _score_row(row: Json, fitted: Calibration, embedder: SentenceEmbedder, setti
         embedding_weight=settings.live.embedding_weight,
         calibration=fitted.sha256,
     )
-    decision = policy.decide_early(rules, request) or policy.decide(rules, request, score)
-    return {"id": row["id"], "score": score.value, "tier": decision.tier.value, "reason": decision.reason.value}
+
+
+def _by_heads(text: str, fitted: Heads, embedder: LazyEmbedder, settings: Settings) -> Score:
+    """As serving scores it: the whole text and what is left of it without what addresses the router."""
+    read = lexical.scanned(text)
+    plain = without_orders(read)
+    texts = [text] if plain is read or not plain else [text, plain]
+    cuts = [features.cut(each, settings.router.max_chars) for each in texts]
+    vectors: list[Embedding | None] = [*embedder.encode(cuts)] if fitted.view.dim else [None] * len(texts)
+    state = SignalState.OK if fitted.view.dim else SignalState.SKIPPED
+    judged = [fitted.judge(each, vector) for each, vector in zip(texts, vectors, strict=True)]
+    return of_gain(max(judged, key=lambda one: one.score), state, fitted.sha256)

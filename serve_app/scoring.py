@@ -5,16 +5,22 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from serve_app.domain import Score, SignalState
 from serve_app.ports import Clock, Embedder, Observer, SelfAssessor, asked_to_stop
 from serve_app.resilience import Breaker
+from serve_app.routing import lexical
 from serve_app.routing import score as scoring
 from serve_app.routing.features import cut
+from serve_app.routing.heads import Heads, Judged
 from serve_app.routing.orders import without_orders
 from serve_app.settings import Live, RouterSettings
 
 Key = tuple[bytes, Live, float]
+T = TypeVar("T")
+FAULTS = (SignalState.LATE, SignalState.FAILED)
 
 
 class Scorer:
@@ -22,6 +28,8 @@ class Scorer:
 
     The same text under the same settings gives the same score: a rating that came although the embedding was decisive
     is not used, whichever arrived first. Only a late or failed signal changes it, and the score says so.
+
+    A `gain` calibration asks no router LLM, and no embedder unless it was fitted with one.
     """
 
     def __init__(
@@ -29,7 +37,7 @@ class Scorer:
         *,
         embedder: Embedder,
         assessor: SelfAssessor,
-        calibration: scoring.Calibration,
+        calibration: scoring.Artefact,
         settings: RouterSettings,
         observer: Observer,
         clock: Clock,
@@ -47,12 +55,19 @@ class Scorer:
 
     async def score(self, text: str, live: Live, threshold: float) -> Score:
         """Score one turn. What it says to the router itself cannot lower its score (see `routing/orders.py`)."""
-        text = cut(text, self._settings.max_chars)
-        plain = without_orders(text)
-        if plain is text or not plain:
+        text, read = self._scored(text)
+        plain = without_orders(read)
+        if plain is read or not plain:
             return await self._remembered(text, live, threshold)
         both = await asyncio.gather(*(self._remembered(each, live, threshold) for each in (text, plain)))
         return max(both, key=lambda score: -1.0 if score.value is None else score.value)
+
+    def _scored(self, text: str) -> tuple[str, str]:
+        """What is scored, and what of it is read: the learned heads look at both ends of a long text and at its length."""
+        if isinstance(self.calibration, Heads):
+            return text, lexical.scanned(text)
+        text = cut(text, self._settings.max_chars)
+        return text, text
 
     async def _remembered(self, text: str, live: Live, threshold: float) -> Score:
         """A remembered score costs nothing; one with a late or failed signal is not remembered."""
@@ -60,18 +75,37 @@ class Scorer:
         if (known := self._known.get(key)) is not None:
             self._known.move_to_end(key)
             return known
-        score = await self._score(text, live, threshold)
-        if SignalState.OK is score.embedding_state and score.assessment_state in (SignalState.OK, SignalState.SKIPPED):
+        heads = self.calibration
+        score = await (self._gain(heads, text) if isinstance(heads, Heads) else self._score(heads, text, live, threshold))
+        if score.value is not None and score.embedding_state not in FAULTS and score.assessment_state not in FAULTS:
             self._known[key] = replace(score, embed_seconds=0.0, assess_seconds=0.0)
             while len(self._known) > self._settings.cache_size:
                 self._known.popitem(last=False)
         return score
 
-    async def _score(self, text: str, live: Live, threshold: float) -> Score:
+    async def _gain(self, heads: Heads, text: str) -> Score:
         started = self._clock.monotonic()
-        assessing = asyncio.create_task(self._signal("assessment", self._assess, text)) if live.self_assessment else None
+        if heads.view.dim:
+            judged, state = await self._signal("embedding", partial(self._judge_embedded, heads), text)
+            self._report("embedding", state)
+            return scoring.of_gain(judged, state, heads.sha256, self._clock.monotonic() - started)
         try:
-            embedding, embedding_state = await self._signal("embedding", self._embed, text)
+            judged = _checked(heads.judge(text))
+        except Exception:  # noqa: BLE001 - the outer boundary of the router: counted, and answered by the large tier
+            judged = None
+            self._report("heads", SignalState.FAILED)
+        return scoring.of_gain(judged, SignalState.SKIPPED, heads.sha256)
+
+    async def _judge_embedded(self, heads: Heads, text: str) -> Judged:
+        embedding = await self._embedder.embed(cut(text, self._settings.max_chars))
+        return _checked(heads.judge(text, embedding))
+
+    async def _score(self, calibration: scoring.Calibration, text: str, live: Live, threshold: float) -> Score:
+        started = self._clock.monotonic()
+        assess = partial(self._assess, calibration)
+        assessing = asyncio.create_task(self._signal("assessment", assess, text)) if live.self_assessment else None
+        try:
+            embedding, embedding_state = await self._signal("embedding", partial(self._embed, calibration), text)
             embedded = self._clock.monotonic()
             decisive = embedding is not None and scoring.is_decisive(embedding, threshold, live.decisive_margin)
             assessment, assessment_state = None, SignalState.SKIPPED
@@ -85,7 +119,7 @@ class Scorer:
                 assessment=assessment,
                 assessment_state=assessment_state,
                 embedding_weight=live.embedding_weight,
-                calibration=self.calibration.sha256,
+                calibration=calibration.sha256,
                 embed_seconds=embedded - started,
                 assess_seconds=self._clock.monotonic() - embedded,
             )
@@ -93,7 +127,7 @@ class Scorer:
             if assessing is not None:
                 assessing.cancel()
 
-    async def _signal(self, name: str, ask: Callable[[str], Awaitable[float]], text: str) -> tuple[float | None, SignalState]:
+    async def _signal(self, name: str, ask: Callable[[str], Awaitable[T]], text: str) -> tuple[T | None, SignalState]:
         """The signal within its deadline. One that failed again and again rests: nobody waits out the deadline of the dead."""
         breaker = self._breakers[name]
         ticket = breaker.admit()
@@ -108,26 +142,35 @@ class Scorer:
         (breaker.succeeded if state is SignalState.OK else breaker.failed)(ticket)
         return value, state
 
-    async def _embed(self, text: str) -> float:
-        return self.calibration.embedding_score(await self._embedder.embed(text))
+    async def _embed(self, calibration: scoring.Calibration, text: str) -> float:
+        return _fraction(calibration.embedding_score(await self._embedder.embed(text)))
 
-    async def _assess(self, text: str) -> float:
-        return self.calibration.assessment_score((await self._assessor.assess(text)).rating, self._router_model)
+    async def _assess(self, calibration: scoring.Calibration, text: str) -> float:
+        return _fraction(calibration.assessment_score((await self._assessor.assess(text)).rating, self._router_model))
 
     def _report(self, signal: str, state: SignalState) -> None:
-        if state in (SignalState.LATE, SignalState.FAILED):
+        if state in FAULTS:
             self._observer.signal_fault(signal, state)
 
 
-async def _within(ask: Callable[[str], Awaitable[float]], text: str, seconds: float) -> tuple[float | None, SignalState]:
-    """The signal, or None and why there is none. The router may fail in any way: it must never fail a request.
+def _fraction(value: float) -> float:
+    """A signal outside [0, 1] has failed too. NaN is below every threshold: it would send everything to the small tier."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"a signal of {value}")
+    return value
 
-    A signal outside [0, 1] has failed too. NaN is below every threshold: it would send everything to the small tier.
-    """
+
+def _checked(judged: Judged) -> Judged:
+    for value in (judged.score, judged.weak, judged.strong):
+        _fraction(value)
+    return judged
+
+
+async def _within(ask: Callable[[str], Awaitable[T]], text: str, seconds: float) -> tuple[T | None, SignalState]:
+    """The signal, or None and why there is none. The router may fail in any way: it must never fail a request."""
     try:
         async with asyncio.timeout(seconds):
-            value = await ask(text)
-        return (value, SignalState.OK) if 0.0 <= value <= 1.0 else (None, SignalState.FAILED)
+            return await ask(text), SignalState.OK
     except TimeoutError:
         return None, SignalState.LATE
     except asyncio.CancelledError:

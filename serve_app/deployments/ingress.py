@@ -34,7 +34,7 @@ from serve_app.recorder import Recorder
 from serve_app.routing import capacity
 from serve_app.routing.guards import TierLimits
 from serve_app.routing.policy import Policy
-from serve_app.routing.score import Calibration
+from serve_app.routing.score import Artefact
 from serve_app.scoring import Scorer
 from serve_app.settings import EarlyExit, Live, Settings, TierSettings, check_live, parse_live
 
@@ -237,6 +237,6 @@ class Fingerprint:
         return hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
-def in_force(live: Live, calibration: Calibration, shift: float = 0.0) -> InForce:
+def in_force(live: Live, calibration: Artefact, shift: float = 0.0) -> InForce:
     threshold = calibration.threshold if live.threshold == "auto" else live.threshold
     return InForce(live, Policy(threshold=threshold, math_code_heuristic=live.math_code_heuristic, shift=shift))

@@ -147,6 +147,7 @@ def signals(score: Score, decision: Decision) -> Json:
     return {
         "embedding": {"score": score.embedding, "state": score.embedding_state.value, "ms": round(score.embed_seconds * 1000, 2)},
         "assessment": {"rating": score.assessment, "state": score.assessment_state.value, "ms": round(score.assess_seconds * 1000, 2)},
+        "heads": {"p_small_right": score.p_small, "p_large_right": score.p_large, "novelty": score.novelty},
         "features": asdict(decision.features) if decision.features is not None else None,
         "calibration": score.calibration,
     }

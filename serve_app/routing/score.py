@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from serve_app.domain import Score, SignalState
 from serve_app.errors import CalibrationError
+from serve_app.routing import heads
+from serve_app.routing.heads import Heads, Judged
 
 Vector = npt.NDArray[np.float32]
 KIND_LABEL = "label"
@@ -121,6 +123,21 @@ def final(
     )
 
 
+def of_gain(judged: Judged | None, state: SignalState, calibration: str, embed_seconds: float = 0.0) -> Score:
+    """One `Score` from the learned heads; `state` is the embedding's, SKIPPED where none is needed. None: they said nothing."""
+    if judged is None:
+        return Score(value=None, embedding_state=state, calibration=calibration, embed_seconds=embed_seconds)
+    return Score(
+        value=round(judged.score, 6),
+        embedding_state=state,
+        calibration=calibration,
+        embed_seconds=embed_seconds,
+        p_small=round(judged.weak, 6),
+        p_large=round(judged.strong, 6),
+        novelty=round(judged.novelty, 6),
+    )
+
+
 def dump(calibration: Calibration) -> bytes:
     """The artefact as an npz file without pickles; the same values give the same bytes."""
     meta = {
@@ -140,8 +157,30 @@ def dump(calibration: Calibration) -> bytes:
     return buffer.getvalue()
 
 
-def load(data: bytes, embedder: str | None = None) -> Calibration:
-    """Read an artefact. Raises `CalibrationError` when it is broken or was made with another embedder than `embedder`."""
+Artefact = Calibration | Heads
+
+
+def load(data: bytes, embedder: str | None = None) -> Artefact:
+    """Read an artefact of either kind. Raises `CalibrationError` when it is broken or was made with another embedder than `embedder`.
+
+    One that needs no embedding suits every embedder.
+    """
+    artefact: Artefact = heads.load(data) if _kind(data) == heads.KIND_GAIN else _load_label(data)
+    if embedder is not None and artefact.embedder and artefact.embedder != embedder:
+        raise CalibrationError(f"the calibration was made with embedder {artefact.embedder}, this one is {embedder}")
+    return artefact
+
+
+def _kind(data: bytes) -> str:
+    """Empty where it cannot be read: then it is no artefact, which `_load_label` says."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return str(json.loads(arrays["meta"].tobytes())["kind"])
+    except Exception:  # noqa: BLE001 - whatever numpy, zipfile and json raise on bytes that are no artefact
+        return ""
+
+
+def _load_label(data: bytes) -> Calibration:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             meta = json.loads(arrays["meta"].tobytes())
@@ -162,8 +201,6 @@ def load(data: bytes, embedder: str | None = None) -> Calibration:
     if meta.get("format") != FORMAT or calibration.kind != KIND_LABEL:
         raise CalibrationError(f"unknown calibration format {meta.get('format')!r} or kind {calibration.kind!r}")
     _check(calibration)
-    if embedder is not None and calibration.embedder != embedder:
-        raise CalibrationError(f"the calibration was made with embedder {calibration.embedder}, this one is {embedder}")
     return calibration
 
 
