@@ -11,9 +11,10 @@ import httpx
 
 from tests.chaos.hostile import Hostile
 from tests.chaos.judge import LEAKS
+from tests.graph import REPO
 
 DEADLINE_S = 60.0
-INTERNAL = (*LEAKS, "ValidationError", "TypeError", "KeyError", "AttributeError", "pydantic", "/work/", "/home/", "0x7f")
+INTERNAL = (*LEAKS, "ValidationError", "TypeError", "KeyError", "AttributeError", "pydantic", f"{REPO}/", "/home/", "0x7f")
 
 
 @dataclass
