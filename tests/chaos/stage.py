@@ -26,6 +26,9 @@ def fake(folder: Path) -> dict[str, Any]:
     config = base()
     application = config["applications"][0]
     application["import_path"] = "tests.chaos.fake_engines:build"
+    for deployment in application["deployments"]:  # a replica that starts under load would be measured instead of the load
+        if deployment.pop("autoscaling_config", None) is not None:
+            deployment["num_replicas"] = 1
     queues = {"max_ongoing_requests": 104, "max_queued_requests": 8, "health_check_period_s": 2.0, "graceful_shutdown_timeout_s": 10.0}
     application["args"] = {
         "profile": "local",
