@@ -6,7 +6,6 @@ What became of each request that could have been mirrored is counted: `not_sampl
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from serve_app.errors import EngineFailed
 from serve_app.observe import cost
 from serve_app.observe.receipt import MAX_PROMPT_BYTES, weight
 from serve_app.ports import Engine, Engines, Ledger, Observer
+from serve_app.routing.policy import part_of
 from serve_app.settings import MirrorSettings, TokenPrice
 from serve_app.stream import usage_of
 
@@ -74,7 +74,7 @@ class Mirror:
         """
         if share <= 0 or not _decided_by_router(request, decision):
             return False
-        if _part(request.id) < share:
+        if part_of(f"mirror {request.id}") < share:  # salted: canary mode cuts the same range
             return True
         self._observer.mirrored("not_sampled")
         return False
@@ -189,11 +189,6 @@ def _decided_by_router(request: Request, decision: Decision) -> bool:
     other = decision.tier.other
     allowed = other in decision.allowed and other in request.client.tiers
     return allowed and request.explicit_tier is None and decision.mode in MODES and decision.reason in JUDGED
-
-
-def _part(request_id: str) -> float:
-    """Where an id falls in [0, 1). Salted: canary mode cuts the same range by the same kind of hash."""
-    return int.from_bytes(hashlib.sha256(f"mirror {request_id}".encode()).digest()[:8], "big") / 2**64
 
 
 def _judgeable(request: Request, answer: str | Json) -> bool:

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +14,6 @@ from serve_app.ports import Clock, Engines, Ledger, Observer
 from serve_app.settings import TokenPrice
 from serve_app.trip import Trip
 
-log = logging.getLogger(__name__)
 CUT_OFF = (Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.ESCALATED)  # we stopped it: the last chunk that came may not be the last one made
 
 

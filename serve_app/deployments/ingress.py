@@ -67,6 +67,7 @@ class Ingress:
             Tier.SMALL: HandleEngine(settings.small.model.id, small, self._watches["small"], connect_s=connect_s),
             Tier.LARGE: HandleEngine(settings.large.model.id, large, self._watches["large"], connect_s=connect_s),
         }
+        self._prices = {Tier.SMALL: settings.small.price, Tier.LARGE: settings.large.price}
         self._failover = Failover(settings.failures, self._clock, random.random)
         self._gates = {tier: self._gate(tier) for tier in Tier}
         self._records = HandleLedger(
@@ -112,7 +113,7 @@ class Ingress:
     def _make_recorder(self, ledger: Ledger) -> Recorder:
         return Recorder(
             engines=self._engines,
-            prices={Tier.SMALL: self._settings.small.price, Tier.LARGE: self._settings.large.price},
+            prices=self._prices,
             ledger=ledger,
             observer=self._metrics,
             clock=self._clock,
@@ -124,7 +125,7 @@ class Ingress:
     def _make_mirror(self, ledger: Ledger) -> Mirror:
         return Mirror(
             engines=self._engines,
-            prices={Tier.SMALL: self._settings.small.price, Tier.LARGE: self._settings.large.price},
+            prices=self._prices,
             ledger=ledger,
             observer=self._metrics,
             settings=self._settings.mirror,
