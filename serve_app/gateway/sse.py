@@ -32,8 +32,7 @@ class EventResponse(StreamingResponse):
             try:
                 await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                await _stopped(leaving)
-                await _stopped(sending)
+                await _stopped(leaving, sending)
             if not sending.cancelled() and (error := sending.exception()) is not None:
                 raise error
 
@@ -51,7 +50,18 @@ async def left(receive: Receive) -> None:
         log.debug("the client left: %s", type(error).__name__)
 
 
-async def _stopped(task: asyncio.Future[None]) -> None:
-    """Cancel a task that still runs and wait for its end, so that nothing of it outlives the request."""
-    task.cancel()
-    await asyncio.wait({task})
+async def _stopped(*tasks: asyncio.Future[None]) -> None:
+    """Cancel the tasks that still run and wait for their end, so that nothing of them outlives the request.
+
+    Serve may cancel a request twice in a row. The second time must not end this wait: the stream would then go on for nobody.
+    """
+    for task in tasks:
+        task.cancel()
+    again: asyncio.CancelledError | None = None
+    while not all(task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError as error:
+            again = error
+    if again is not None:
+        raise again

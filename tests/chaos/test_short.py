@@ -61,11 +61,13 @@ async def test_fifty_clients_that_leave_at_once_leave_nothing_behind(fake: Graph
         {"model": ("small", "large")[i % 2], "messages": [{"role": "user", "content": f"{text} {i}"}], "stream": True} for i in range(50)
     ]
     left, number = await leave_at_once(fake, bodies, after_s=3.0)
-    assert number == 50
+    assert number >= 40, "a bounded queue may refuse a few of so many at once"
     free = await asyncio.to_thread(until, lambda: busy(fake) == 0, left, 15)
     assert free is not None, "engines still run"
     assert free < 5.0
     wait_for(lambda: sum(books.outcomes(since).values()) == 50, 20, "a record of each")
-    assert books.outcomes(since) == {"cancelled": 50}
+    outcomes = books.outcomes(since)
+    assert outcomes.pop("refused", 0) == 50 - number
+    assert outcomes == {"cancelled": number}
     balance = books.balance(before, [])
     assert balance.even, balance
