@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Serve's own listeners pass every request through our filter of headers first.
 export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH := serve_app.deployments.proxy:middlewares
 
-.PHONY: setup serve status test test-core chaos quality lint lock
+.PHONY: setup serve status test test-core chaos quality scaling monitoring lint lock
 
 setup:
 	@requirements/setup.sh $(EXTRA)
@@ -28,9 +28,12 @@ serve: setup
 status: setup
 	@RAY_AUTH_MODE=token $(BIN)/serve status
 
+# Debian packages that tests use (tests/apt.txt) are installed where that needs no password.
 test: setup lint
+	@tests/packages.sh
 	@$(BIN)/python -m pytest
 
+# Without vLLM's engines, and without installing any Debian package: what was skipped for that is listed at the end.
 test-core: setup lint
 	@$(BIN)/python -m pytest -m "not vllm"
 
@@ -42,6 +45,14 @@ chaos: setup
 quality: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m serve_app.evaluate.quality --out docs/routing-quality.md --ways docs/routing-quality-ways.md \
 		$(if $(QUICK),--quick) $(if $(RESULTS),--results $(RESULTS))
+
+# Prometheus with our rules and the cost exporter beside a running `make serve`: http://127.0.0.1:9090.
+monitoring: setup
+	@CONFIG=$(CONFIG) exec cluster/monitoring/run.sh
+
+# Our scaling policies against Ray's own on one trace, eight minutes: `make scaling TRACE=step` runs one of step, bursty and flat.
+scaling: setup
+	@$(BIN)/python -m tests.scaling.experiment $(TRACE) --images docs/images
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -8,12 +8,14 @@ from serve_app import errors, logprobs
 from serve_app.admission import Gate
 from serve_app.domain import Json, Outcome, Tier
 from serve_app.failover import Admission, Failover
+from serve_app.observe.tracing import traceparent
 from serve_app.ports import Clock, Engines, Observer
 from serve_app.recorder import Recorder
 from serve_app.routing import cascade
 from serve_app.settings import EarlyExit, Timeouts
 from serve_app.stream import FINISHED, raise_if_error, usage_so_far
 from serve_app.trip import Trip
+from serve_app.waking import Waking
 
 Generation = AsyncGenerator[str | Json]
 
@@ -40,6 +42,7 @@ class Attempts:
         observer: Observer,
         clock: Clock,
         early_exit: Callable[[], EarlyExit],
+        waking: Waking,
     ) -> None:
         self._engines = engines
         self._failover = failover
@@ -49,6 +52,7 @@ class Attempts:
         self._observer = observer
         self._clock = clock
         self._early_exit = early_exit
+        self._waking = waking
 
     async def open(self, trip: Trip) -> Opening:
         """Start the chosen tier, and what `failover` names after a fault or a doubt. Nothing has gone out yet.
@@ -57,6 +61,7 @@ class Attempts:
         """
         trip.admit(self._failover.begin(trip.decision))
         while True:
+            await self._awake(trip)
             generation, started = None, self._clock.monotonic()
             given: list[str | Json] = []
             try:
@@ -115,7 +120,17 @@ class Attempts:
         if cascade.watches(request, trip.decision, self._early_exit()):
             trip.watch = cascade.Watch(self._early_exit().tokens if request.stream else None)
             body = cascade.asked(request.kind, body)
-        return engine.generate(request.kind, body, request_id=request_id, session=request.affinity)
+        trace = traceparent(request.trace, request.id, len(trip.attempts))
+        return engine.generate(request.kind, body, request_id=request_id, session=request.affinity, trace=trace)
+
+    async def _awake(self, trip: Trip) -> None:
+        """Wait for a tier that sleeps. That is no attempt: nothing was asked of it, and its breaker hears of no fault."""
+        try:
+            await self._waking.awake(trip.decision.tier, self.left(trip))
+        except BaseException as error:
+            trip.give_back()
+            self._failover.report(trip.admission, error)
+            raise
 
     async def _doubted(self, trip: Trip, given: list[str | Json], generation: Generation) -> bool:
         """Hold the answer's first tokens back until they tell whether the model is sure. `given` grows by what came."""
@@ -130,7 +145,10 @@ class Attempts:
             given.append(item)
 
     def _escalation(self, trip: Trip) -> Admission | None:
-        """None when the large tier rests or is full: then a doubtful answer is better than none."""
+        """None when the large tier rests, sleeps or is full: then a doubtful answer is better than none."""
+        if self._waking.sleeps(Tier.LARGE):
+            self._waking.rouse(Tier.LARGE)
+            return None
         try:
             place = self._gates[Tier.LARGE].enter()
         except errors.Overloaded:

@@ -2,16 +2,19 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from serve_app import __version__
-from serve_app.errors import TierwiseError
+from serve_app import __version__, cli_recorded
+from serve_app.cli_shared import AsJson, user_errors
+
+__all__ = ["app", "main", "user_errors"]
 
 app = typer.Typer(
     name="tierwise",
@@ -25,31 +28,10 @@ tierwise is ready at {url} after {seconds:.0f} s. Try:
   curl {url}/v1/chat/completions -H 'content-type: application/json' \\
     -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is a router?"}}]}}'
 """
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def main() -> None:
     app()
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """A user's mistake is one line on stderr and exit code 2, never a traceback."""
-    try:
-        yield
-    except TierwiseError as error:
-        for line in error.message.splitlines():
-            typer.echo(line, err=True)
-        raise typer.Exit(2) from None
-    except UnicodeDecodeError:
-        typer.echo("the input is not valid UTF-8", err=True)
-        raise typer.Exit(2) from None
-    except BrokenPipeError:  # `| head` has seen enough: click ends quietly
-        raise
-    except OSError as error:
-        says = error.strerror or type(error).__name__
-        typer.echo(says if error.filename is None else f"{error.filename}: {says}", err=True)
-        raise typer.Exit(2) from None
 
 
 @app.callback(invoke_without_command=True)
@@ -181,10 +163,13 @@ def status(
     api_key: Annotated[str, typer.Option(envvar="TIERWISE_API_KEY", help="Key, where the endpoint asks for one.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is ready and say so.")] = False,
     timeout: Annotated[float, typer.Option(help="Give up waiting after this many seconds.")] = 900.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw it again every second, until Ctrl-C.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What a running endpoint says of itself."""
-    from serve_app import remote  # noqa: PLC0415
+    """What a running endpoint says of itself, on one screen."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from serve_app import remote, screen  # noqa: PLC0415
 
     with user_errors():
         url = url or remote.url_of(config)
@@ -192,15 +177,32 @@ def status(
             seconds = remote.wait_ready(url, timeout, say=lambda line: typer.echo(f"tierwise: {line}"))
             typer.echo(READY.format(url=url, seconds=seconds))
             return
-        answer = remote.status(url, api_key)
-    if as_json:
-        typer.echo(json.dumps(answer))
-        return
-    if "profile" in answer:  # not for a key that is no admin's
-        typer.echo(f"{url}  profile {answer['profile']}  threshold {answer['threshold']}  calibration {answer['calibration'][:12]}")
-    for name, tier in answer["tiers"].items():
-        model = tier.get("model", "")
-        typer.echo(f"{name:6} {model:32} " + " ".join(f"{key} {value}" for key, value in tier.items() if key != "model"))
+        if as_json:
+            typer.echo(json.dumps(remote.status(url, api_key)))
+            return
+        with suppress(KeyboardInterrupt):
+            screen.watch(url, api_key, Console(), lambda: time.sleep(1.0), live=watch)
+
+
+@app.command("cost-exporter")
+def cost_exporter(
+    config: Annotated[Path, typer.Option(help="The application's file: prices, fleet, `args.exporter`.")] = Path("deployments.yaml"),
+    target: Annotated[list[str] | None, typer.Option(help="URL of a Ray node's metrics, as often as needed; else those of Ray.")] = None,
+    discovery: Annotated[str, typer.Option(help="Ray's list of nodes; default: `args.exporter.discovery`.")] = "",
+    host: Annotated[str, typer.Option(help="Address to answer on; default: `args.exporter.host`.")] = "",
+    port: Annotated[int, typer.Option(help="Port to answer on; default: `args.exporter.port`.")] = -1,
+    once: Annotated[bool, typer.Option("--once", help="Read once, print, and leave.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Dollars as Prometheus metrics: by token prices and by instance-hours, against the same traffic all large."""
+    from serve_app.observe import exporter_cli  # noqa: PLC0415
+
+    with user_errors():
+        settings = exporter_cli.settings(config, targets=target, discovery=discovery, host=host, port=port)
+        if once:
+            typer.echo(exporter_cli.once(settings, as_json=as_json))
+            return
+        exporter_cli.serve(settings, say=lambda line: typer.echo(line, err=True))
 
 
 @app.command("new-key")
@@ -262,6 +264,32 @@ def early_exit(
         typer.echo(json.dumps({**asdict(report), "tells": report.tells}))
         return
     typer.echo("\n".join(evidence.as_text(report)))
+
+
+@app.command()
+def plan(
+    traffic: Annotated[str | None, typer.Option(help="A YAML file of traffic, or a recorded ledger: a SQLite file or a URL.")] = None,
+    requests_per_month: Annotated[float | None, typer.Option(help="Requests a month; default: the file's, or 10 million.")] = None,
+    large_share: Annotated[float | None, typer.Option(help="Share that the threshold sends to the large tier; default 0.15.")] = None,
+    engines: Annotated[Path | None, typer.Option(help="YAML file of measured speeds, in place of the derived ones.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="YAML file of prices, in place of the packaged ones.")] = None,
+    efficiency: Annotated[float, typer.Option(help="Part of the nominal bandwidth that the derived speeds reach.")] = 0.7,
+    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot to this SVG or PNG file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate a fleet: instances, latencies and dollars a month, all large and routed, with and without early exit."""
+    from serve_app.planning import command, report  # noqa: PLC0415
+
+    with user_errors():
+        wanted = command.Wanted(traffic, requests_per_month, large_share, engines, prices, efficiency, seed, plot)
+        found = command.run(wanted, _progress)
+    typer.echo(json.dumps(report.as_json(found)) if as_json else "\n".join(report.as_lines(found)))
+
+
+replay = app.command()(cli_recorded.replay)
+report = app.command()(cli_recorded.report)
+export = app.command()(cli_recorded.export)
 
 
 def _progress(items: list[Any], label: str) -> Iterator[Any]:

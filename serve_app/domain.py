@@ -102,6 +102,7 @@ class Score:
     p_small: float | None = None  # that the small tier answers well, then the large one: from a `gain` calibration only
     p_large: float | None = None
     novelty: float | None = None  # 0: like the rows that were fitted; 1: unlike all of them, scored at the base rate
+    embedding_weight: float | None = None  # of the embedding beside the rating, where both are part of the score
 
 
 NO_SCORE = Score(value=None)
@@ -121,6 +122,10 @@ class Decision:
     conversation: float | None = None  # the hardest of the turns before, where they were looked at
     shift: float = 0.0  # what capacity added to the threshold; `threshold` has it in it
     chosen: Tier | None = None  # what the router chose, where shadow or canary mode lets another tier answer
+    settings: str = ""  # hash of the settings in force
+    own_threshold: bool = False  # the request or its key named the threshold
+    guard_seconds: float = 0.0
+    conversation_seconds: float = 0.0
 
     @property
     def margin(self) -> float | None:
@@ -139,6 +144,16 @@ class Client:
 
 
 ANYONE = Client()
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A request's place in a trace (W3C Trace Context): ids in hexadecimal, 32 and 16 digits; `parent_id` is the client's span."""
+
+    trace_id: str
+    parent_id: str | None
+    span_id: str
+    sampled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +179,7 @@ class Request:
     earlier: tuple[str, ...] = ()
     tool_loop: bool = False
     client: Client = ANYONE
+    trace: Trace | None = None
 
     @property
     def affinity(self) -> str | None:
@@ -245,6 +261,7 @@ class Record:
     session: str | None = None
     key: str | None = None
     prompt: Mapping[str, Any] | None = None  # the request's body, only where prompts are stored
+    trace: Trace | None = None
 
     @property
     def saved_usd(self) -> float:
@@ -279,8 +296,33 @@ class MirrorPair:
 
 
 @dataclass(frozen=True, slots=True)
+class DecisionQuery:
+    """Which decisions are listed, newest first. None is any; times are Unix time, `since` and scores inclusive, `until` exclusive.
+
+    `before` is the (created, id) of the last decision of the page before.
+    """
+
+    limit: int
+    since: float | None = None
+    until: float | None = None
+    tier: str | None = None
+    reason: str | None = None
+    outcome: str | None = None
+    mode: str | None = None
+    session: str | None = None
+    key: str | None = None
+    min_score: float | None = None
+    max_score: float | None = None
+    before: tuple[float, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TierLoad:
-    """An engine's own queues, summed over its replicas. `as_of` is Unix time; `cold_eta` is seconds, None if unknown."""
+    """An engine's own queues, summed over its replicas. `as_of` is Unix time.
+
+    Serve wants `target` replicas, and `starting` more are on their way. `cold_start` is how long the last start took that a replica
+    told of, `cold_eta` how long it takes until the next one runs, while one starts or none does; seconds, None if unknown.
+    """
 
     replicas: int
     waiting: int
@@ -289,3 +331,6 @@ class TierLoad:
     as_of: float
     cold_eta: float | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
+    starting: int = 0
+    target: int | None = None
+    cold_start: float | None = None

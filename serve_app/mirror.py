@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +129,9 @@ class Mirror:
         other = text_of(job.request.kind, body)
         if other is None:
             return "unjudgeable"
-        self._ledger.mirrored(self._pair(job, given, body, other))
+        pair = self._pair(job, given, body, other)
+        self._observer.compared(pair, same=plain(given) == plain(other))
+        self._ledger.mirrored(pair)
         return "mirrored"
 
     def _pair(self, job: _Job, given: str, body: Json, other: str) -> MirrorPair:
@@ -168,6 +171,11 @@ def text_of(kind: Kind, answer: str | Json) -> str | None:
     else:
         text = "".join(_deltas(kind, answer)) if "data: [DONE]" in answer[-64:] else ""
     return text if text and len(text) <= MAX_TEXT else None
+
+
+def plain(text: str) -> str:
+    """A text without what says nothing: case, white space, and punctuation around words."""
+    return " ".join(stripped for word in text.casefold().split() if (stripped := word.strip(string.punctuation)))
 
 
 def _deltas(kind: Kind, events: str) -> Iterator[str]:

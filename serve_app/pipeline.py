@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Set
 from dataclasses import dataclass, replace
 
 from serve_app import errors, logprobs
 from serve_app.attempts import Attempts, Opening, outcome_of
 from serve_app.domain import NO_SCORE, Decision, Json, Outcome, Reason, Request, Tier
-from serve_app.guard import Guard
+from serve_app.guard import Guard, Verdict
 from serve_app.mirror import MAX_EVENTS, Mirror
 from serve_app.ports import Clock, Engines, Observer
 from serve_app.recorder import Recorder
@@ -17,6 +17,7 @@ from serve_app.scoring import Scorer
 from serve_app.settings import Live
 from serve_app.stream import BROKEN_STREAM, EventStream, summary, usage_of
 from serve_app.trip import Trip
+from serve_app.waking import Waking
 
 OF_THE_TURN = (Reason.SCORE_ABOVE, Reason.SCORE_BELOW, Reason.CAPACITY, Reason.CONVERSATION)
 log = logging.getLogger(__name__)
@@ -24,10 +25,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What `reconfigure` replaces as a whole: live settings and the policy made of them."""
+    """What `reconfigure` replaces as a whole: live settings, the policy made of them, and the hash of all settings."""
 
     live: Live
     policy: policy.Policy
+    settings: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Pipeline:
         observer: Observer,
         clock: Clock,
         in_force: Callable[[], InForce],
+        waking: Waking,
     ) -> None:
         self._guard = guard
         self._scorer = scorer
@@ -66,6 +69,7 @@ class Pipeline:
         self._observer = observer
         self._clock = clock
         self._in_force = in_force
+        self._waking = waking
 
     async def answer(self, request: Request) -> Answer:
         """Answer one request. Raises the errors of `errors.py`; every request that was decided is recorded once.
@@ -74,6 +78,8 @@ class Pipeline:
         """
         created, started = self._clock.now(), self._clock.monotonic()
         decision = await self.decide(request)
+        if decision.reason is Reason.TIER_UNAVAILABLE and self._waking.sleeps(decision.tier.other):
+            self._waking.rouse(decision.tier.other)  # this request goes without it, the next ones need not
         trip = Trip(request, decision, created, started, overhead=self._clock.monotonic() - started)
         try:
             opening = await self._attempts.open(trip)
@@ -102,8 +108,14 @@ class Pipeline:
         return replace(decision, score=await self._scorer.score(request.text, self._in_force().live, decision.threshold))
 
     async def _route(self, request: Request) -> Decision:
-        now = self._in_force()
+        now, started = self._in_force(), self._clock.monotonic()
         verdict = await self._guard.check(request)
+        guarded = self._clock.monotonic() - started
+        decision = await self._choose(request, now, verdict)
+        own = request.threshold is not None
+        return replace(decision, guard_seconds=guarded, settings=now.settings, own_threshold=own)
+
+    async def _choose(self, request: Request, now: InForce, verdict: Verdict) -> Decision:
         if verdict.reason is not None and request.explicit_tier is None:
             threshold = now.policy.effective_threshold(request)
             return Decision(verdict.tiers[0], verdict.reason, threshold, features=request.features, allowed=verdict.tiers)
@@ -115,9 +127,11 @@ class Pipeline:
         score = await self._scorer.score(request.text, now.live, threshold)
         decision = policy.decide(policy.of_the_turn(now.policy, request), request, score, available)
         if decision.tier is Tier.SMALL:
+            started = self._clock.monotonic()
             before = await self._hardest_before(request, now.live, threshold)
-            decision = policy.in_conversation(decision, before, available)
-        return decision
+            decision = policy.in_conversation(decision, before, set(verdict.tiers))
+            decision = replace(decision, conversation_seconds=self._clock.monotonic() - started)
+        return _where_there_is_one(decision, available)
 
     async def _hardest_before(self, request: Request, live: Live, threshold: float) -> float | None:
         """The hardest of the turns that still count; code and mathematics need no model."""
@@ -128,7 +142,11 @@ class Pipeline:
         return conversation.hardest([score.value for score in scores])
 
     def _available(self) -> frozenset[Tier]:
-        return frozenset(tier for tier, engine in self._engines.items() if engine.ready())
+        return frozenset(tier for tier in self._engines if self._waking.available(tier))
+
+    def waiting(self, tier: Tier) -> int:
+        """Requests that wait here for a sleeping tier to have a replica."""
+        return self._waking.waiting(tier)
 
     async def _plain(self, trip: Trip, body: Json, opening: Opening, *, mirrored: bool) -> Answer:
         if trip.watch is not None:
@@ -183,6 +201,13 @@ class Pipeline:
             choices=int(request.body.get("n") or 1),
             skipped=lambda: self._observer.skipped_chunk(tier),
         )
+
+
+def _where_there_is_one(decision: Decision, available: Set[Tier]) -> Decision:
+    """The other tier where the chosen one has no replica: what a conversation needs is not dropped in silence."""
+    if decision.tier in available or decision.tier.other not in available:
+        return decision
+    return replace(decision, tier=decision.tier.other, reason=Reason.TIER_UNAVAILABLE)
 
 
 class Heard:

@@ -7,7 +7,20 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.domain import Attempt, Decision, Json, Kind, MirrorPair, Record, SelfAssessment, SignalState, Tier, TierLoad, Usage
+from serve_app.domain import (
+    Attempt,
+    Decision,
+    DecisionQuery,
+    Json,
+    Kind,
+    MirrorPair,
+    Record,
+    SelfAssessment,
+    SignalState,
+    Tier,
+    TierLoad,
+    Usage,
+)
 
 Embedding = npt.NDArray[np.float32]
 
@@ -41,8 +54,10 @@ class Engine(Protocol):
 
     model: str
 
-    def generate(self, kind: Kind, body: Json, *, request_id: str, session: str | None = None) -> AsyncGenerator[str | Json]:
-        """Yield the engine's answer; closing the generator cancels the generation in the engine.
+    def generate(
+        self, kind: Kind, body: Json, *, request_id: str, session: str | None = None, trace: str | None = None
+    ) -> AsyncGenerator[str | Json]:
+        """Yield the engine's answer; closing the generator cancels the generation in the engine. `trace` is a W3C `traceparent`.
 
         Each string holds one or more whole SSE events. Raises `EngineRejected` when the engine refuses the
         request, `EngineFailed` when it breaks.
@@ -66,6 +81,12 @@ class Engine(Protocol):
     def ready(self) -> bool:
         """Whether a replica has answered lately; a busy one may be too late for `load` and still be ready."""
 
+    def dormant(self) -> bool:
+        """Whether the tier has no replica on purpose: it sleeps, or is being woken. It is not ready then, and nothing is wrong."""
+
+    async def wake(self) -> None:
+        """Have a replica started, and wait until it answers. Raises whatever the transport raises; it may wait for ever."""
+
 
 class Ledger(Protocol):
     def record(self, record: Record) -> None:
@@ -76,6 +97,12 @@ class Ledger(Protocol):
 
     async def get(self, decision_id: str) -> dict[str, Any] | None:
         """The stored receipt, also when it has not been flushed yet; None when unknown."""
+
+    async def page(self, query: DecisionQuery) -> list[dict[str, Any]]:
+        """What was written of the decisions asked for, newest first, without signals and attempts: `get` has those.
+
+        Raises `NotReady` when the ledger does not answer.
+        """
 
     async def forget(self, key: str | None, session: str | None) -> int:
         """Delete what leads back to a session, to a key, or to a session of a key; None is any. The number of decisions changed.
@@ -106,6 +133,8 @@ class Observer(Protocol):
     def refused(self, why: str) -> None: ...
 
     def mirrored(self, what: str) -> None: ...
+
+    def compared(self, pair: MirrorPair, *, same: bool) -> None: ...
 
 
 Engines = Mapping[Tier, Engine]

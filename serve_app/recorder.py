@@ -125,4 +125,5 @@ class Recorder:
             session=request.session,
             key=request.client.key,
             prompt=request.body if self._store_prompts else None,
+            trace=request.trace,
         )

@@ -12,6 +12,7 @@ from serve_app.attempts import Attempts
 from serve_app.domain import (
     Attempt,
     Decision,
+    DecisionQuery,
     Features,
     Json,
     Kind,
@@ -29,6 +30,7 @@ from serve_app.failover import Failover
 from serve_app.guard import Guard
 from serve_app.mirror import Mirror
 from serve_app.observe.receipt import receipt
+from serve_app.observe.tables import decision_row
 from serve_app.pipeline import InForce, Pipeline
 from serve_app.ports import Clock, Embedding
 from serve_app.recorder import Recorder
@@ -46,8 +48,10 @@ from serve_app.settings import (
     Supports,
     Timeouts,
     TokenPrice,
+    WakingSettings,
 )
 from serve_app.stream import event
+from serve_app.waking import Waking
 
 PLAIN_FEATURES = Features(chars=5, turns=1, code=False, math=False, asks_code=False, asks_math=False)
 PRICES = {Tier.SMALL: TokenPrice(input=0.25, output=0.5), Tier.LARGE: TokenPrice(input=1.0, output=2.0)}
@@ -85,6 +89,7 @@ class Call:
     body: Json
     request_id: str
     session: str | None
+    trace: str | None = None
     closed: bool = False
 
 
@@ -97,13 +102,18 @@ class FakeEngine:
         self.clock = clock or FakeClock()
         self.calls: list[Call] = []
         self.is_ready = True
+        self.sleeping = False
+        self.wake_calls = 0
+        self.woken = asyncio.Event()  # a test sets it: then a call for a replica is answered
         self.known_load: TierLoad | None = None
         self.tokens: int | BaseException = 10
         self.counted: list[Kind] = []
         self.used: dict[str, Usage] = {}  # what `settled` says, by request id
 
-    async def generate(self, kind: Kind, body: Json, *, request_id: str, session: str | None = None) -> AsyncGenerator[str | Json]:
-        call = Call(kind, body, request_id, session)
+    async def generate(
+        self, kind: Kind, body: Json, *, request_id: str, session: str | None = None, trace: str | None = None
+    ) -> AsyncGenerator[str | Json]:
+        call = Call(kind, body, request_id, session, trace)
         self.calls.append(call)
         try:
             for step in self.script:
@@ -131,7 +141,15 @@ class FakeEngine:
         return self.known_load
 
     def ready(self) -> bool:
-        return self.is_ready
+        return self.is_ready and not self.sleeping
+
+    def dormant(self) -> bool:
+        return self.sleeping
+
+    async def wake(self) -> None:
+        self.wake_calls += 1
+        await self.woken.wait()
+        self.sleeping = False
 
 
 class FakeSignal:
@@ -177,11 +195,16 @@ class FakeAssessor(FakeSignal):
         return await self.give(text)  # type: ignore[no-any-return]
 
 
+def _newest(row: Json) -> tuple[float, str]:
+    return row["created"], row["id"]
+
+
 class FakeLedger:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.pairs: list[MirrorPair] = []
         self.forgotten: list[tuple[str | None, str | None]] = []
+        self.queries: list[DecisionQuery] = []
 
     def record(self, record: Record) -> None:
         self.records.append(record)
@@ -191,6 +214,14 @@ class FakeLedger:
 
     async def get(self, decision_id: str) -> Json | None:
         return next((receipt(r) for r in self.records if r.id == decision_id), None)
+
+    async def page(self, query: DecisionQuery) -> list[Json]:
+        """Of the filters those that tests need: key, session, and where to go on."""
+        self.queries.append(query)
+        rows = [decision_row(receipt(r)) for r in self.records if query.key in (None, r.key) and query.session in (None, r.session)]
+        rows = [row for row in rows if query.before is None or (row["created"], row["id"]) < query.before]
+        rows.sort(key=_newest, reverse=True)
+        return [{name: value for name, value in row.items() if name != "receipt"} for row in rows[: query.limit]]
 
     async def forget(self, key: str | None, session: str | None) -> int:
         self.forgotten.append((key, session))
@@ -209,6 +240,7 @@ class FakeObserver:
     escalations: int = 0
     refusals: list[str] = field(default_factory=list)
     mirrors: list[str] = field(default_factory=list)
+    comparisons: list[bool] = field(default_factory=list)
 
     def decided(self, decision: Decision) -> None:
         self.decisions.append(decision)
@@ -239,6 +271,9 @@ class FakeObserver:
 
     def mirrored(self, what: str) -> None:
         self.mirrors.append(what)
+
+    def compared(self, pair: MirrorPair, *, same: bool) -> None:
+        self.comparisons.append(same)
 
 
 def calibration(threshold: float = 0.65) -> Calibration:
@@ -324,6 +359,7 @@ class World:
         self.gates = {tier: Gate(1000, 60.0, self.clock, lambda: None) for tier in Tier}
         self.shift = 0.0
         self.store_prompts = False
+        self.waking = WakingSettings()
         self.recorder: Recorder
         self.mirror: Mirror
 
@@ -346,6 +382,7 @@ class World:
             store_prompts=self.store_prompts,
         )
         self.mirror = Mirror(engines=self.engines, prices=PRICES, ledger=self.ledger, observer=self.observer, settings=MirrorSettings())
+        waking = Waking(self.engines, self.waking)
         attempts = Attempts(
             engines=self.engines,
             failover=self.failover,
@@ -355,6 +392,7 @@ class World:
             observer=self.observer,
             clock=self.clock,
             early_exit=lambda: self.live.early_exit,
+            waking=waking,
         )
         return Pipeline(
             guard=Guard(self.engines, self.limits),
@@ -366,6 +404,7 @@ class World:
             observer=self.observer,
             clock=self.clock,
             in_force=self.in_force,
+            waking=waking,
         )
 
 

@@ -159,6 +159,15 @@ async def test_the_other_tier_answers_the_same_request_and_both_answers_are_kept
     assert call.body == {**request.body, "model": "large-model", "stream": False}
 
 
+@pytest.mark.parametrize(
+    ("mirrored", "same"), [("Cheap.", True), (" cheap\n", True), ("Cheap - , !", True), ("Cheaper.", False), ("Cheap. Really.", False)]
+)
+async def test_both_answers_are_compared_without_case_spaces_and_punctuation(mirrored: str, same: bool) -> None:
+    setting = Setting([plain_answer("large-model", text=mirrored)])
+    assert await setting.became(given()) == ["mirrored"]
+    assert setting.observer.comparisons == [same]
+
+
 async def test_a_large_answer_is_mirrored_by_the_small_tier() -> None:
     setting = Setting()
     assert await setting.became(given(), decision=Decision(Tier.LARGE, Reason.SCORE_ABOVE, 0.65)) == ["mirrored"]

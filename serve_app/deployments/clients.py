@@ -16,12 +16,13 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from serve_app.deployments.settlement import Inquiries
-from serve_app.domain import Json, Kind, MirrorPair, Record, SelfAssessment, TierLoad, Usage
+from serve_app.domain import DecisionQuery, Json, Kind, MirrorPair, Record, SelfAssessment, TierLoad, Usage
 from serve_app.errors import EngineFailed, EngineRejected, EngineTimeout, NotReady, Overloaded
 from serve_app.observe.backlog import MIB, Backlog
 from serve_app.observe.receipt import receipt, row, without_large_prompt
 from serve_app.ports import Clock, Embedding, asked_to_stop
 from serve_app.stream import engine_error
+from serve_app.waking import Starts
 
 log = logging.getLogger(__name__)
 STALE_S = 5.0
@@ -34,6 +35,7 @@ CONNECT_S = 10.0
 OWN_CANCEL_S = 1.0  # 50 clients that leave two busy cores at once: 0.14 s at most
 SETTLE_S = 4.0
 FORGET_S = 60.0
+COUNTERS = ("prompt_tokens", "generation_tokens", "probes", "probe_tokens", "probe_failures")
 MESSAGE_BYTES = 2 * MIB  # gRPC takes 4 MiB between replicas, receipts and framing included
 
 
@@ -51,9 +53,10 @@ class ReplicaWatch:
     def __init__(self, handle: DeploymentHandle[Any], clock: Clock) -> None:
         self._handle = handle
         self._clock = clock
-        self._reports: list[dict[str, int]] = []
+        self._reports: list[dict[str, Any]] = []
         self._as_of = 0.0
         self._seen = -math.inf
+        self._cold_start: float | None = None
         self._inquiries = Inquiries()
 
     async def refresh(self, timeout_s: float = 2.0) -> None:
@@ -66,7 +69,12 @@ class ReplicaWatch:
 
     async def _refresh_reports(self, timeout_s: float) -> None:
         if answered := await self._ask(timeout_s, "load_report"):
-            self._reports, self._as_of, self._seen = answered, self._clock.now(), self._clock.monotonic()
+            self.hear(answered)
+
+    def hear(self, reports: list[dict[str, Any]]) -> None:
+        """What every replica says of itself, now."""
+        self._reports, self._as_of, self._seen = reports, self._clock.now(), self._clock.monotonic()
+        self._cold_start = max((report["cold_start_s"] for report in reports if "cold_start_s" in report), default=self._cold_start)
 
     async def _refresh_settled(self, timeout_s: float) -> None:
         if waited_for := self._inquiries.open():
@@ -82,6 +90,14 @@ class ReplicaWatch:
             log.debug("no answer to %s: %s", method, type(error).__name__)
             return []
         return [answer for answer in answers if isinstance(answer, dict)]
+
+    def heard(self) -> float:
+        """The clock's monotonic time of the last report; infinitely long ago before the first."""
+        return self._seen
+
+    def cold_start(self) -> float | None:
+        """Seconds that a start took, as a replica told last; None where none tells it."""
+        return self._cold_start
 
     def age(self) -> float:
         """Seconds since the last report; infinite before the first."""
@@ -103,11 +119,11 @@ class ReplicaWatch:
             running=self._sum("running"),
             capacity=self._sum("capacity"),
             as_of=self._as_of,
-            counters={name: self._sum(name) for name in ("prompt_tokens", "generation_tokens")},
+            counters={name: self._sum(name) for name in COUNTERS if any(name in report for report in self._reports)},
         )
 
     def _sum(self, name: str) -> int:
-        return sum(report[name] for report in self._reports)
+        return sum(report.get(name, 0) for report in self._reports)
 
 
 class HandleEmbedder:
@@ -127,19 +143,31 @@ class HandleAssessor:
 
 
 class HandleEngine:
-    """One tier."""
+    """One tier. `starts` says whether it sleeps; without them it never does."""
 
-    def __init__(self, model: str, handle: DeploymentHandle[Any], watch: ReplicaWatch, *, connect_s: float = CONNECT_S) -> None:
+    def __init__(
+        self,
+        model: str,
+        handle: DeploymentHandle[Any],
+        watch: ReplicaWatch,
+        *,
+        connect_s: float = CONNECT_S,
+        starts: Starts | None = None,
+    ) -> None:
         self.model = model
         self._handle = handle
         self._watch = watch
         self._connect_s = connect_s
+        self._starts = starts
 
-    async def generate(self, kind: Kind, body: Json, *, request_id: str, session: str | None = None) -> AsyncGenerator[str | Json]:
+    async def generate(
+        self, kind: Kind, body: Json, *, request_id: str, session: str | None = None, trace: str | None = None
+    ) -> AsyncGenerator[str | Json]:
         """See `ports.Engine.generate`. Raises `EngineTimeout` or `Overloaded` when no replica takes the request in time."""
         generator = None
         try:
-            generator = self._handle.options(stream=True, session_id=session or "").generate.remote(kind, body, request_id)
+            traced = () if trace is None else (trace,)
+            generator = self._handle.options(stream=True, session_id=session or "").generate.remote(kind, body, request_id, *traced)
             await self._connected(generator)
             async for item in generator:
                 if isinstance(item, dict) and "error" in item:
@@ -151,7 +179,7 @@ class HandleEngine:
             # Serve cancels what a request has called a moment before the request itself: then this wait is what is cancelled.
             await asyncio.sleep(OWN_CANCEL_S)
             raise EngineFailed("The model failed to answer.") from None
-        except (GeneratorExit, EngineRejected, EngineFailed, EngineTimeout, Overloaded):
+        except (GeneratorExit, EngineRejected, EngineFailed, EngineTimeout, NotReady, Overloaded):
             raise
         except BackPressureError:
             raise Overloaded("The model's queue is full.", retry_after=1.0) from None
@@ -164,12 +192,15 @@ class HandleEngine:
                 _stop(generator)
 
     async def _connected(self, generator: "DeploymentResponseGenerator[str | Json]") -> None:
-        """Waiting for a place at replicas that are alive and at work is backpressure; without them it is a fault of ours."""
+        """Waiting for a place at replicas that are alive and at work is backpressure; without them it is a fault of ours,
+        unless the last of them went to sleep as the request came."""
         try:
             async with asyncio.timeout(self._connect_s):
                 await taken(generator)
         except TimeoutError:
             load = self._watch.load()
+            if self.dormant():
+                raise NotReady("The model is starting.", retry_after=self._connect_s) from None
             if load is not None and load.running + load.waiting > 0:
                 raise Overloaded("The model is busy.", retry_after=self._connect_s) from None
             raise EngineTimeout("No replica took the request in time.") from None
@@ -178,6 +209,8 @@ class HandleEngine:
         return await self._watch.settled(request_id, SETTLE_S)
 
     async def count(self, kind: Kind, body: Json) -> int:
+        if self.dormant():  # a question is no reason to start a replica, nor to wait for one
+            raise EngineFailed("The model sleeps, and counts nothing.")
         try:
             answer = await self._handle.count.remote(kind, body)
         except Exception as error:
@@ -188,10 +221,19 @@ class HandleEngine:
         return int(answer["tokens"])
 
     def load(self) -> TierLoad | None:
-        return self._watch.load()
+        return self._watch.load() if self._starts is None else self._starts.seen(self._watch.load())
 
     def ready(self) -> bool:
-        return self._watch.ready()
+        return self._watch.ready() and not self.dormant()
+
+    def dormant(self) -> bool:
+        return self._starts is not None and self._starts.dormant()
+
+    async def wake(self) -> None:
+        """Serve starts a replica while a call waits at a handle; any would do, and this one's answer is of use."""
+        if self._starts is not None:
+            self._starts.roused()
+        self._watch.hear([await self._handle.load_report.remote()])
 
 
 def _stop(generator: "DeploymentResponseGenerator[Any]") -> None:
@@ -272,6 +314,15 @@ class HandleLedger:
             await asyncio.sleep(ON_ITS_WAY_S)
             found = await self._ask(decision_id)
         return found
+
+    async def page(self, query: DecisionQuery) -> list[Json]:
+        """See `ports.Ledger.page`."""
+        try:
+            async with asyncio.timeout(LEDGER_S):
+                return await self._handle.page.remote(query)  # type: ignore[no-any-return]
+        except Exception as error:
+            log.warning("the ledger did not answer: %s", type(error).__name__)
+            raise NotReady("The ledger does not answer.", retry_after=5.0) from error
 
     async def _ask(self, decision_id: str) -> Json | None:
         try:

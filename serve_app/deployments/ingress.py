@@ -17,6 +17,7 @@ from serve_app.admission import Gate
 from serve_app.attempts import Attempts
 from serve_app.calibrations import named
 from serve_app.deployments.clients import HandleAssessor, HandleEmbedder, HandleEngine, HandleLedger, ReplicaWatch, SystemClock
+from serve_app.deployments.fleet import FleetWatch
 from serve_app.domain import Json, Tier
 from serve_app.embedding import identity
 from serve_app.errors import SettingsError
@@ -28,6 +29,7 @@ from serve_app.guard import Guard
 from serve_app.mirror import Mirror
 from serve_app.observe import logs
 from serve_app.observe.metrics import Metrics, RayBackend
+from serve_app.observe.tracing import Tracing
 from serve_app.pipeline import InForce, Pipeline
 from serve_app.ports import Engines, Ledger
 from serve_app.recorder import Recorder
@@ -37,10 +39,13 @@ from serve_app.routing.policy import Policy
 from serve_app.routing.score import Artefact
 from serve_app.scoring import Scorer
 from serve_app.settings import EarlyExit, Live, Settings, TierSettings, check_live, parse_live
+from serve_app.settings.digest import digest
+from serve_app.waking import Starts, Waking
 
 log = logging.getLogger(__name__)
 REFRESH_S = 1.0
 SETTLE_S = 5.0
+SILENT_S = 2.5
 Handle: TypeAlias = DeploymentHandle[Any]
 HASH_KEY_ENV = "TIERWISE_HASH_KEY"
 
@@ -59,14 +64,17 @@ class Ingress:
         self._peers = ReplicaWatch(serve.get_deployment_handle(here.deployment, here.app_name), self._clock)
         self._calibration = named(settings.router.calibration, identity(settings.embedder))
         self._live, self._shift = settings.live, capacity.ShiftState()
-        self._metrics = Metrics(RayBackend())
+        self._digest = digest(settings, settings.live)
+        self._metrics, self._tracing = Metrics(RayBackend()), Tracing.from_environment(os.environ)
         watched = {"small": small, "large": large, "embedder": embedder, "router_llm": router_llm}
         self._watches = {name: ReplicaWatch(handle, self._clock) for name, handle in watched.items()}
-        connect_s = settings.timeouts.connect_s
+        self._fleets = FleetWatch(here.app_name, self._clock)
+        self._starts = {Tier.SMALL: self._make_starts("small", small), Tier.LARGE: self._make_starts("large", large)}
         self._engines: Engines = {
-            Tier.SMALL: HandleEngine(settings.small.model.id, small, self._watches["small"], connect_s=connect_s),
-            Tier.LARGE: HandleEngine(settings.large.model.id, large, self._watches["large"], connect_s=connect_s),
+            Tier.SMALL: self._engine(settings.small.model.id, small, Tier.SMALL),
+            Tier.LARGE: self._engine(settings.large.model.id, large, Tier.LARGE),
         }
+        self._waking = Waking(self._engines, settings.waking)
         self._prices = {Tier.SMALL: settings.small.price, Tier.LARGE: settings.large.price}
         self._failover = Failover(settings.failures, self._clock, random.random)
         self._gates = {tier: self._gate(tier) for tier in Tier}
@@ -84,11 +92,25 @@ class Ingress:
         self._mirror = self._make_mirror(self._records)
         self._pipeline = self._make_pipeline(self._make_scorer(embedder, router_llm))
         work = {"ledger": self._records.run(), "mirror": self._mirror.run(), "access": self._access.run(), "watch": self._watch()}
+        work["fleets"] = self._fleets.run(self._unsettled)
         self._tasks = {name: asyncio.get_running_loop().create_task(endless) for name, endless in work.items()}
 
     def _make_access(self, replica: str) -> auth.Access:
         settings, exchange = self._settings, self._records.sync_quotas
         return auth.make_access(settings.auth, settings.limits, os.environ, clock=self._clock, replica=replica, exchange=exchange)
+
+    def _make_starts(self, name: str, handle: Handle) -> Starts:
+        deployment, watch = handle.deployment_name, self._watches[name]
+        guess_s = self._settings.waking.guess_s
+        return Starts(lambda: self._fleets.of(deployment), heard=watch.heard, told=watch.cold_start, guess_s=guess_s, clock=self._clock)
+
+    def _engine(self, model: str, handle: Handle, tier: Tier) -> HandleEngine:
+        connect_s = self._settings.timeouts.connect_s
+        return HandleEngine(model, handle, self._watches[tier.value], connect_s=connect_s, starts=self._starts[tier])
+
+    def _unsettled(self) -> bool:
+        """A tier does not report: then Serve's word on it is wanted soon."""
+        return any(self._watches[tier.value].age() > SILENT_S for tier in Tier)
 
     def _gate(self, tier: Tier) -> Gate:
         settings = self._settings.ingress
@@ -97,7 +119,7 @@ class Ingress:
     def _capacity(self, tier: Tier) -> int | None:
         """Sequences of the tier that this replica may count on: the ingress replicas share them evenly."""
         load = self._engines[tier].load()
-        return None if load is None else max(1, load.capacity // max(1, self._peers.replicas()))
+        return None if load is None or not load.replicas else max(1, load.capacity // max(1, self._peers.replicas()))
 
     def _make_scorer(self, embedder: Handle, router_llm: Handle) -> Scorer:
         return Scorer(
@@ -118,7 +140,7 @@ class Ingress:
             observer=self._metrics,
             clock=self._clock,
             fingerprint=Fingerprint(os.environ.get(HASH_KEY_ENV) or secrets.token_hex(16)),
-            listeners=(self._access.settle, logs.recorded),
+            listeners=(self._access.settle, logs.recorded, *([self._tracing.recorded] if self._tracing is not None else [])),
             store_prompts=self._settings.ledger.store_prompts,
         )
 
@@ -141,6 +163,7 @@ class Ingress:
             observer=self._metrics,
             clock=self._clock,
             early_exit=self._early_exit,
+            waking=self._waking,
         )
         return Pipeline(
             guard=Guard(self._engines, {Tier.SMALL: _limits(self._settings.small), Tier.LARGE: _limits(self._settings.large)}),
@@ -152,6 +175,7 @@ class Ingress:
             observer=self._metrics,
             clock=self._clock,
             in_force=self.in_force,
+            waking=self._waking,
         )
 
     def _early_exit(self) -> EarlyExit:
@@ -159,7 +183,7 @@ class Ingress:
         return self._live.early_exit if self._settings.small.supports.logprobs else EarlyExit()
 
     def in_force(self) -> InForce:
-        return in_force(self._live, self._calibration, self._shift.shift)
+        return in_force(self._live, self._calibration, self._shift.shift, self._digest)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(
@@ -170,7 +194,7 @@ class Ingress:
                 ledger=self._records,
                 receipts=self._recorder.get,
                 clock=self._clock,
-                translator=Translator(self._settings),
+                translator=Translator(self._settings, self._tracing.begin if self._tracing is not None else None),
                 in_force=self.in_force,
                 calibration=lambda: self._calibration.sha256,
                 breakers=self._failover.states,
@@ -186,7 +210,7 @@ class Ingress:
             live = parse_live(self._settings.live, user_config)
             if problems := check_live(self._settings, live):
                 raise SettingsError(problems)
-            self._live = live
+            self._live, self._digest = live, digest(self._settings, live)
         except SettingsError as error:
             log.error("user_config refused, the old one stays in force: %s", "; ".join(error.problems))
 
@@ -198,6 +222,8 @@ class Ingress:
         """Each second: ask the replicas for their queues, let them move the threshold, show what is in force."""
         while True:
             await asyncio.gather(self._peers.refresh(), *(watch.refresh() for watch in self._watches.values()))
+            for starts in self._starts.values():
+                starts.observe()
             loads = {tier: engine.load() for tier, engine in self._engines.items()}
             self._shift = capacity.step(self._live.capacity, self._shift, loads, self._clock.monotonic())
             self._show()
@@ -209,13 +235,17 @@ class Ingress:
         for tier, state in self._failover.states().items():
             self._metrics.breaker(tier, state)
             self._metrics.in_flight(tier, self._gates[tier].in_flight)
+            self._metrics.load(tier, self._engines[tier].load())
 
     async def __del__(self) -> None:
         """A leaving replica stops its mirrors, which nobody waits for, and hands over the records that are still on their way."""
+        await self._waking.close()
         self._tasks["mirror"].cancel()
         await asyncio.wait([self._tasks["mirror"]], timeout=SETTLE_S)
         await self._recorder.drain(SETTLE_S)
         await self._records.flush()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     async def check_health(self) -> None:
         """Serve replaces a replica whose background tasks have died."""
@@ -238,6 +268,6 @@ class Fingerprint:
         return hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
-def in_force(live: Live, calibration: Artefact, shift: float = 0.0) -> InForce:
+def in_force(live: Live, calibration: Artefact, shift: float = 0.0, settings: str = "") -> InForce:
     threshold = calibration.threshold if live.threshold == "auto" else live.threshold
-    return InForce(live, Policy(threshold=threshold, math_code_heuristic=live.math_code_heuristic, shift=shift))
+    return InForce(live, Policy(threshold=threshold, math_code_heuristic=live.math_code_heuristic, shift=shift), settings)

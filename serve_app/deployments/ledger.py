@@ -11,7 +11,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLA
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from serve_app.deployments.quota_desk import QuotaDesk
-from serve_app.domain import Json, MirrorPair
+from serve_app.domain import DecisionQuery, Json, MirrorPair
 from serve_app.errors import NotReady, Overloaded
 from serve_app.observe.backlog import MIB, Backlog, Forgotten
 from serve_app.observe.metrics import Metrics, RayBackend
@@ -22,6 +22,7 @@ from serve_app.settings import LedgerSettings
 
 log = logging.getLogger(__name__)
 RETRY_S = 1.0
+READERS = 2  # pages that are read at a time
 PRUNE_S = 3600.0
 DAY_S = 86_400.0
 REMEMBERED_S = 3600.0  # a deletion: what was on its way has come by then
@@ -182,7 +183,8 @@ class LedgerServer:
 
     async def __init__(self, settings: LedgerSettings) -> None:  # type: ignore[misc]  # Serve awaits it in the replica's loop
         url = os.environ.get(settings.url_env, settings.url) if settings.url_env else settings.url
-        store = await asyncio.to_thread(Store, url)  # an older database is brought up to date first
+        self._store = store = await asyncio.to_thread(Store, url)  # an older database is brought up to date first
+        self._readers = asyncio.Semaphore(READERS)
         metrics = Metrics(RayBackend())
         self._writer = BatchWriter(store, settings, metrics.dropped, metrics.mirrored, on_new=self._spend, on_doubt=self._doubt)
         self._quotas = QuotaDesk(store.spent_since, self._writer.between_batches)
@@ -210,6 +212,11 @@ class LedgerServer:
 
     async def get(self, decision_id: str) -> Json | None:
         return await self._writer.get(decision_id)
+
+    async def page(self, query: DecisionQuery) -> list[Json]:
+        """What is written of the decisions asked for; few at a time, so that the writer always finds a thread."""
+        async with self._readers:
+            return await asyncio.to_thread(self._store.page, query)
 
     async def forget(self, key: str | None, session: str | None) -> int:
         """Delete what leads back to a key or a session; the number of decisions that were changed."""

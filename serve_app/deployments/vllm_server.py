@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydantic import ValidationError
+from ray.llm._internal.serve.core.protocol import RawRequestInfo
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMConfig, LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
@@ -175,15 +176,18 @@ class EngineServer(LLMServer):  # type: ignore[misc]
 class TierServer(EngineServer):
     """Generates behind the tiers' contract: JSON in, server-sent events or one dict out."""
 
-    async def generate(self, kind: Kind, body: Json, request_id: str) -> AsyncGenerator[str | Json]:
-        """Yield SSE strings (`stream`) or one dict. A refusal by the engine is one dict `{"error": {...}}`."""
+    async def generate(self, kind: Kind, body: Json, request_id: str, trace: str | None = None) -> AsyncGenerator[str | Json]:
+        """Yield SSE strings (`stream`) or one dict. A refusal by the engine is one dict `{"error": {...}}`.
+
+        vLLM makes spans of its own below `trace` where `otlp_traces_endpoint` is among its arguments.
+        """
         try:
             request = REQUEST_MODELS[kind](**body, request_id=request_id)
         except MALFORMED as error:
             yield {"error": {"code": 400, "message": _problem(error)}}
             return
         method = self.engine.chat if kind == "chat" else self.engine.completions
-        async with self._settling(kind, request_id), aclosing(coalesce(method(request), HOLD_S)) as items:
+        async with self._settling(kind, request_id), aclosing(coalesce(method(request, _headers(trace)), HOLD_S)) as items:
             async for item in items:
                 yield item if isinstance(item, str) else item.model_dump(mode="json", exclude_none=True)
 
@@ -241,6 +245,10 @@ class RouterServer(EngineServer):
             raise RuntimeError("the router engine gave no log-probabilities")
         logprobs = {token: entry.logprob for token, entry in answers[-1].outputs[0].logprobs[0].items()}
         return self_assessment.read_rating(logprobs, self._digits)
+
+
+def _headers(trace: str | None) -> RawRequestInfo | None:
+    return None if trace is None else RawRequestInfo(headers={"traceparent": trace})
 
 
 def _tokenize_request(kind: Kind, body: Json) -> Any:

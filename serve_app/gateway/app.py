@@ -14,7 +14,7 @@ from serve_app import __version__
 from serve_app.admission import Gate
 from serve_app.domain import Json, Kind, Request, Tier
 from serve_app.errors import NotReady
-from serve_app.gateway import document, edge, errors, openai, reading
+from serve_app.gateway import document, edge, errors, openai, page, reading
 from serve_app.gateway.auth import Access, Caller
 from serve_app.gateway.body import read_json
 from serve_app.gateway.sse import EventResponse
@@ -50,6 +50,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     errors.install(app)
     guard = [Depends(_authentication(gateway.access))]
     reading.install_public(app, gateway)
+    page.install(app)
     _generation(app, gateway, guard)
     reading.install(app, gateway, guard)
     document.install(app, keys=gateway.settings.auth.mode == "keys")
@@ -157,7 +158,7 @@ async def _generate(gateway: Gateway, kind: Kind, http: HttpRequest) -> Response
 
 
 def _refuse_while_loading(gateway: Gateway, request: Request) -> None:
-    """A tier without a replica would keep the request waiting without end; say so instead."""
+    """A tier without a replica would keep the request waiting without end; say so instead. One that sleeps has its own bound."""
     wanted = [request.explicit_tier] if request.explicit_tier is not None else list(request.client.tiers)
-    if not any(gateway.engines[tier].ready() for tier in wanted):
+    if not any(gateway.engines[tier].ready() or gateway.engines[tier].dormant() for tier in wanted):
         raise NotReady("The model is still loading.", retry_after=5.0)

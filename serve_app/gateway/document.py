@@ -92,6 +92,18 @@ def plain(says: str, *statuses: int, loading: bool = False) -> dict[str, Any]:
     return {"responses": responses}
 
 
+def listing(query: type[BaseModel], answer: type[BaseModel]) -> dict[str, Any]:
+    """For a route whose query we read ourselves, so that an error names the parameter at fault."""
+    made = {200: {"model": answer, "description": "One page."}, **failures(400, 401, 403, 500, 503)}
+    return {"responses": made, "openapi_extra": {"parameters": _queries(query)}}
+
+
+def _queries(model: type[BaseModel]) -> list[Json]:
+    schema = model.model_json_schema()
+    fields = _inline(schema["properties"], schema.get("$defs", {}), "#/$defs/")
+    return [{"name": name, "in": "query", "required": False, "schema": field} for name, field in fields.items()]
+
+
 def generation(body: type[openai.SamplingFields]) -> dict[str, Any]:
     """For a route that answers with a body or, when asked for a stream, with events."""
     content = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}}

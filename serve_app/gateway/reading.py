@@ -9,8 +9,9 @@ from starlette.responses import JSONResponse
 from serve_app import __version__
 from serve_app.domain import Client, Json, Tier
 from serve_app.errors import Forbidden, NotFound, RequestError
-from serve_app.gateway import document, errors
+from serve_app.gateway import decisions, document, errors, tier_status
 from serve_app.gateway.translate import DECISION_ID
+from serve_app.observe import why
 
 if TYPE_CHECKING:
     from serve_app.gateway.app import Gateway
@@ -25,10 +26,10 @@ def install_public(app: FastAPI, gateway: "Gateway") -> None:
         """The gateway itself lives. Nothing is asked of any model."""
         return {"status": "ok"}
 
-    @app.get("/ready", **document.plain("Both tiers can answer.", 503, loading=True))
+    @app.get("/ready", **document.plain("Both tiers take requests.", 503, loading=True))
     async def ready() -> JSONResponse:
-        """200 when both tiers can answer, otherwise 503 with `Retry-After`. Without its signals the router still routes."""
-        tiers = {tier.value: engine.ready() for tier, engine in gateway.engines.items()}
+        """200 when both tiers can answer or sleep on purpose, else 503 with `Retry-After`. Without its signals the router routes."""
+        tiers = {tier.value: tier_status.takes_requests(engine) for tier, engine in gateway.engines.items()}
         done = all(tiers.values())
         body = {"ready": done, "tiers": tiers, "signals": {name: ready() for name, ready in gateway.signals.items()}}
         retry = {} if done else {"retry-after": "5"}
@@ -61,6 +62,12 @@ def _models(app: FastAPI, gateway: "Gateway", guard: list[Any]) -> None:
 
 
 def _decisions(app: FastAPI, gateway: "Gateway", guard: list[Any]) -> None:
+    @app.get("/v1/decisions", dependencies=guard, **document.listing(decisions.Query, decisions.Page))
+    async def listing(request: HttpRequest) -> JSONResponse:
+        """Decisions, newest first, page by page: a key's own; an admin key lists all. What was decided just now comes a little later."""
+        query = decisions.parse(request.query_params, _client(request))
+        return JSONResponse(decisions.page(await gateway.ledger.page(query), query), headers=errors.SCHEMA_HEADER)
+
     @app.get("/v1/decisions/{decision_id}", dependencies=guard, **document.plain("The receipt.", 401, 404, 503))
     async def decision(decision_id: str, request: HttpRequest) -> JSONResponse:
         """The receipt of a decision: a key's own; an admin key reads all."""
@@ -68,7 +75,7 @@ def _decisions(app: FastAPI, gateway: "Gateway", guard: list[Any]) -> None:
         found = await gateway.receipts(decision_id) if DECISION_ID.fullmatch(decision_id) else None
         if found is None or not (client.admin or found.get("key") == client.key):  # another's is not told from none at all
             raise NotFound("There is no such decision.", code="decision_not_found")
-        return JSONResponse(found, headers=errors.SCHEMA_HEADER)
+        return JSONResponse(why.explained(found), headers=errors.SCHEMA_HEADER)
 
     @app.delete("/v1/decisions", dependencies=guard, **document.plain("How many decisions were changed.", 400, 401, 403, 503))
     async def forget(request: HttpRequest, session: Name = None, key: Name = None) -> JSONResponse:
@@ -92,7 +99,7 @@ def _client(request: HttpRequest) -> Client:
 
 
 def _short_status(gateway: "Gateway") -> Json:
-    return {"version": __version__, "tiers": {tier.value: {"ready": engine.ready()} for tier, engine in gateway.engines.items()}}
+    return {"version": __version__, "tiers": {tier.value: tier_status.short(engine) for tier, engine in gateway.engines.items()}}
 
 
 def _status(gateway: "Gateway") -> Json:
@@ -103,25 +110,15 @@ def _status(gateway: "Gateway") -> Json:
         "threshold": now.policy.threshold,
         "live": now.live.model_dump(),
         "calibration": gateway.calibration(),
+        "settings": now.settings,
         "access": gateway.access.status(),
+        "prices": {"small": gateway.settings.small.price.model_dump(), "large": gateway.settings.large.price.model_dump()},
         "tiers": {tier.value: _tier_status(gateway, tier) for tier in gateway.engines},
     }
 
 
 def _tier_status(gateway: "Gateway", tier: Tier) -> Json:
-    engine = gateway.engines[tier]
-    load = engine.load()
-    known = {"model": engine.model, "ready": engine.ready(), "breaker": gateway.breakers()[tier].value}
-    if load is None:
-        return known
-    return {
-        **known,
-        "replicas": load.replicas,
-        "waiting": load.waiting,
-        "running": load.running,
-        "capacity": load.capacity,
-        **load.counters,
-    }
+    return tier_status.detailed(gateway.engines[tier], gateway.breakers()[tier].value, gateway.pipeline.waiting(tier))
 
 
 def _model(name: str) -> Json:

@@ -2,13 +2,14 @@
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
-from serve_app.domain import Client, Decision, Json, Kind, Reason, Request, Score, Tier
+from serve_app.domain import Client, Decision, Json, Kind, Reason, Request, Score, Tier, Trace
 from serve_app.errors import Forbidden, NotFound, RequestError
 from serve_app.gateway import openai
 from serve_app.gateway.auth import Caller
+from serve_app.observe import receipt, why
 from serve_app.routing import conversation, features
 from serve_app.settings import Settings
 
@@ -20,9 +21,10 @@ NUMBER = re.compile(r"[0-9]{1,3}(\.[0-9]{1,20})?")
 
 
 class Translator:
-    """Turns bodies into `Request`s. Owns the table of names under which models may be asked for."""
+    """Turns bodies into `Request`s. Owns the table of names under which models may be asked for. `begin` starts traces, if any."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, begin: Callable[[Mapping[str, str]], Trace] | None = None) -> None:
+        self._begin = begin
         self._tiers = {
             Tier.SMALL.value: Tier.SMALL,
             Tier.LARGE.value: Tier.LARGE,
@@ -57,6 +59,7 @@ class Translator:
             tool_loop=conversation.is_tool_loop(engine_body),
             session=_session(headers),
             client=caller.client,
+            trace=self._begin(headers) if self._begin is not None else None,
         )
 
     def route(self, request_id: str, body: Json, headers: Mapping[str, str], caller: Caller) -> Request:
@@ -167,4 +170,6 @@ def route_answer(request: Request, decision: Decision, seconds: float) -> Json:
         "threshold": decision.threshold,
         "margin": None if margin is None else round(margin, 6),
         "signals": signals(decision.score, decision),
+        "why": why.of(receipt.decided(decision)),
+        "settings": decision.settings,
     }

@@ -1,10 +1,14 @@
-"""Every metric of tierwise: name, unit, labels. In replicas they are Ray's, and appear as `ray_tierwise_*` on every node."""
+"""Every metric of tierwise: name, unit, labels. In replicas they are Ray's, and appear as `ray_tierwise_*` on every node.
+
+What can be computed from them stands in `cluster/monitoring/rules/recording.yml`: the tiers' shares, and dollars saved
+(`all_large_usd - spent_usd`, which may be negative and so is no counter). Money over the fleet is the cost exporter's.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from serve_app.domain import Attempt, Decision, Record, SignalState, Tier
+from serve_app.domain import Attempt, Decision, MirrorPair, Outcome, Record, SignalState, Tier, TierLoad, Usage
 from serve_app.resilience import BreakerState
 
 
@@ -19,8 +23,10 @@ class Metric:
 SCORE_BUCKETS = tuple(i / 20 for i in range(1, 21))
 STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 # OpenTelemetry's semantic conventions for generative AI: gen_ai.server.request.duration and .time_to_first_token.
+# gen_ai.server.time_per_output_token has its own buckets.
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TTFT_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+TPOT_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 
 DECISIONS = Metric("tierwise_decisions_total", "Decisions made.", ("tier", "reason", "mode"))
 SCORES = Metric("tierwise_score", "Complexity scores, 0 to 1.", ("tier",), SCORE_BUCKETS)
@@ -33,6 +39,12 @@ FALLBACKS = Metric("tierwise_fallbacks_total", "Tries at the other tier after a 
 TOKENS = Metric("tierwise_tokens_total", "Tokens, as the engines count them.", ("tier", "kind"))
 DURATION = Metric("tierwise_gen_ai_server_request_duration_seconds", "Whole request, in seconds.", ("tier",), DURATION_BUCKETS)
 TTFT = Metric("tierwise_gen_ai_server_time_to_first_token_seconds", "From arrival to the first token, in seconds.", ("tier",), TTFT_BUCKETS)
+TPOT = Metric(
+    "tierwise_gen_ai_server_time_per_output_token_seconds",
+    "Time of each token after the first, averaged over a stream, in seconds.",
+    ("tier",),
+    TPOT_BUCKETS,
+)
 SPENT = Metric("tierwise_spent_usd_total", "Dollars by token prices.", ("tier",))
 ALL_LARGE = Metric("tierwise_all_large_usd_total", "Dollars had every request been large.", ())
 DROPPED = Metric("tierwise_records_dropped_total", "Ledger records dropped because a queue was full.", ())
@@ -40,10 +52,18 @@ SKIPPED_CHUNKS = Metric("tierwise_skipped_chunks_total", "Malformed engine chunk
 ESCALATIONS = Metric("tierwise_escalations_total", "Early exits: the small tier doubted itself and the large one answered.", ())
 REFUSALS = Metric("tierwise_refusals_total", "Requests refused before a decision, by the limit that they met.", ("limit",))
 MIRRORS = Metric("tierwise_mirrors_total", "What became of answers that could have been mirrored.", ("state",))
+COMPARED = Metric("tierwise_mirrors_compared_total", "Mirrored answers, by whether both models wrote the same text.", ("tier", "verdict"))
+MIRROR_TOKENS = Metric("tierwise_mirror_tokens_total", "Tokens of mirrored answers, not in tokens_total.", ("tier", "kind"))
+MIRROR_SPENT = Metric("tierwise_mirror_spent_usd_total", "Dollars by token prices for mirrored answers, not in spent_usd_total.", ("tier",))
 
 THRESHOLD = Metric("tierwise_threshold", "The threshold in force, with what capacity adds to it.", ())
 BREAKERS = Metric("tierwise_breaker_open", "1 while a tier's breaker keeps requests away, 0.5 while it probes, 0 otherwise.", ("tier",))
 IN_FLIGHT = Metric("tierwise_in_flight", "Generations of this replica that wait for a tier or are answered by it.", ("tier",))
+# The engines' own queues, summed over a tier's replicas. Every ingress replica shows the same: take the largest, never the sum.
+REPLICAS = Metric("tierwise_tier_replicas", "Replicas of a tier that answered within the last seconds.", ("tier",))
+WAITING = Metric("tierwise_tier_waiting", "Sequences that wait inside a tier's engines.", ("tier",))
+RUNNING = Metric("tierwise_tier_running", "Sequences that a tier's engines are generating.", ("tier",))
+CAPACITY = Metric("tierwise_tier_capacity", "Sequences that a tier's engines can generate at a time.", ("tier",))
 
 COUNTERS = (
     FALLBACKS,
@@ -60,9 +80,12 @@ COUNTERS = (
     ESCALATIONS,
     REFUSALS,
     MIRRORS,
+    COMPARED,
+    MIRROR_TOKENS,
+    MIRROR_SPENT,
 )
-HISTOGRAMS = (SCORES, STAGES, DURATION, TTFT)
-GAUGES = (THRESHOLD, BREAKERS, IN_FLIGHT)
+HISTOGRAMS = (SCORES, STAGES, DURATION, TTFT, TPOT)
+GAUGES = (THRESHOLD, BREAKERS, IN_FLIGHT, REPLICAS, WAITING, RUNNING, CAPACITY)
 
 
 OPENNESS = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
@@ -124,11 +147,12 @@ class Metrics:
         tier = {"tier": attempt.tier.value}
         self._backend.add(ATTEMPTS, 1, {**tier, "outcome": attempt.outcome.value})
         self._backend.add(SPENT, attempt.cost_usd, tier)
-        usage = attempt.usage
-        for kind, tokens in _kinds(("input", usage.prompt_tokens), ("output", usage.completion_tokens), ("cached", usage.cached_tokens)):
+        for kind, tokens in _kinds(attempt.usage):
             self._backend.add(TOKENS, tokens, {**tier, "kind": kind})
         if attempt.first_token is not None:
             self._backend.observe(TTFT, attempt.first_token, tier)
+        if (each := seconds_per_token(attempt)) is not None:
+            self._backend.observe(TPOT, each, tier)
 
     def retried(self, tier: Tier) -> None:
         self._backend.add(RETRIES, 1, {"tier": tier.value})
@@ -141,6 +165,7 @@ class Metrics:
         self._backend.add(REQUESTS, 1, {**tier, "outcome": record.outcome.value})
         self._backend.add(ALL_LARGE, record.all_large_usd, {})
         self._backend.observe(DURATION, record.total_seconds, tier)
+        self._backend.observe(STAGES, record.overhead_seconds, {"stage": "decide"})
 
     def skipped_chunk(self, tier: Tier) -> None:
         self._backend.add(SKIPPED_CHUNKS, 1, {"tier": tier.value})
@@ -154,6 +179,13 @@ class Metrics:
     def mirrored(self, what: str) -> None:
         self._backend.add(MIRRORS, 1, {"state": what})
 
+    def compared(self, pair: MirrorPair, *, same: bool) -> None:
+        self._backend.add(COMPARED, 1, {"tier": pair.tier.value, "verdict": "same" if same else "different"})
+        asked = {"tier": pair.mirror_tier.value}
+        self._backend.add(MIRROR_SPENT, pair.mirror_cost_usd, asked)
+        for kind, tokens in _kinds(pair.mirror_usage):
+            self._backend.add(MIRROR_TOKENS, tokens, {**asked, "kind": kind})
+
     def threshold(self, value: float) -> None:
         self._backend.set(THRESHOLD, value, {})
 
@@ -163,9 +195,26 @@ class Metrics:
     def in_flight(self, tier: Tier, generations: int) -> None:
         self._backend.set(IN_FLIGHT, generations, {"tier": tier.value})
 
+    def load(self, tier: Tier, load: TierLoad | None) -> None:
+        """A tier that does not report has no replica as far as anyone knows, and nothing is said of its queues."""
+        labels = {"tier": tier.value}
+        self._backend.set(REPLICAS, 0 if load is None else load.replicas, labels)
+        if load is not None:
+            for metric, value in ((WAITING, load.waiting), (RUNNING, load.running), (CAPACITY, load.capacity)):
+                self._backend.set(metric, value, labels)
+
     def dropped(self, records: int) -> None:
         self._backend.add(DROPPED, records, {})
 
 
-def _kinds(*counts: tuple[str, int]) -> Sequence[tuple[str, int]]:
+def seconds_per_token(attempt: Attempt) -> float | None:
+    """Of a stream that ended well, as OpenTelemetry defines it; None where there is no token after the first."""
+    after = attempt.usage.completion_tokens - 1
+    if attempt.first_token is None or attempt.outcome is not Outcome.OK or after < 1:
+        return None
+    return max(0.0, attempt.ended - attempt.first_token) / after
+
+
+def _kinds(usage: Usage) -> Sequence[tuple[str, int]]:
+    counts = (("input", usage.prompt_tokens), ("output", usage.completion_tokens), ("cached", usage.cached_tokens))
     return [count for count in counts if count[1]]

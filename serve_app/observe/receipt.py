@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from serve_app.domain import Json, MirrorPair, Record
+from serve_app.domain import Decision, Json, MirrorPair, Record
 
 PROMPT = "prompt"
 MAX_PROMPT_BYTES = 256 * 1024
@@ -16,10 +16,14 @@ def receipt(record: Record) -> Json:
     data = asdict(replace(record, prompt=None))
     del data[PROMPT]
     data["saved_usd"] = record.saved_usd
-    data["decision"]["margin"] = record.decision.margin
-    data["decision"]["allowed"] = [tier.value for tier in record.decision.allowed]
+    data["decision"] = decided(record.decision)
     data["usage"] = {**asdict(record.usage), "total_tokens": record.usage.total_tokens}
     return data
+
+
+def decided(decision: Decision) -> Json:
+    """A decision as a receipt holds it."""
+    return {**asdict(decision), "margin": decision.margin, "allowed": [tier.value for tier in decision.allowed]}
 
 
 def row(record: Record) -> Json:

@@ -6,7 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from serve_app.domain import Json, MirrorPair
+from serve_app.domain import DecisionQuery, Json, MirrorPair
+from serve_app.observe import migrations
+from serve_app.observe.listing import listed
 from serve_app.observe.receipt import PROMPT, Row, scrubbed
 from serve_app.observe.tables import (
     attempt_rows,
@@ -16,7 +18,6 @@ from serve_app.observe.tables import (
     forgotten,
     mirror_row,
     mirrors,
-    prepare,
     prompt_row,
     prompts,
     rewriting,
@@ -31,7 +32,7 @@ class Store:
         self._sqlite = self._engine.dialect.name == "sqlite"
         if self._sqlite:
             sa.event.listen(self._engine, "connect", _tune_sqlite)
-        prepare(self._engine)
+        migrations.upgrade(self._engine)
 
     def write(self, rows: Sequence[Row]) -> list[Json]:
         """Write a batch in one transaction. A row that is there already is left alone: a retry is harmless.
@@ -52,6 +53,12 @@ class Store:
         with self._engine.connect() as connection:
             text = connection.execute(sa.select(decisions.c.receipt).where(decisions.c.id == decision_id)).scalar()
         return json.loads(text) if text is not None else None
+
+    def page(self, query: DecisionQuery) -> list[Json]:
+        """Up to `query.limit` decisions, newest first: the columns of their rows."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(listed(query)).mappings().all()
+        return [dict(row) for row in rows]
 
     def count(self) -> int:
         with self._engine.connect() as connection:

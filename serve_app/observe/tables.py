@@ -1,4 +1,7 @@
-"""The ledger's tables and what stands in their rows. SQLAlchemy Core, so that the database is a URL."""
+"""The ledger's tables and what stands in their rows. SQLAlchemy Core, so that the database is a URL.
+
+A change here needs a step in `migrations/versions`; a test compares the two.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -10,12 +13,13 @@ from serve_app.domain import Json, MirrorPair
 from serve_app.observe.receipt import PROMPT, shown
 
 metadata = sa.MetaData()
+LISTED = ("created", "id", "tier", "reason", "outcome", "mode", "score")  # see `listing.py`
 
 decisions = sa.Table(
     "decisions",
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("created", sa.Double, nullable=False, index=True),
+    sa.Column("created", sa.Double, nullable=False),
     sa.Column("tier", sa.String(8), nullable=False),
     sa.Column("reason", sa.String(32), nullable=False),
     sa.Column("mode", sa.String(8), nullable=False),
@@ -31,13 +35,15 @@ decisions = sa.Table(
     sa.Column("overhead_seconds", sa.Double, nullable=False),
     sa.Column("total_seconds", sa.Double, nullable=False),
     sa.Column("receipt", sa.Text, nullable=False),
-    # Later than the first version: nullable, so that an older database can be given them.
+    # Later than the first version, and therefore nullable.
     sa.Column("key", sa.String(255)),
     sa.Column("session", sa.String(256), index=True),
     sa.Column("kind", sa.String(16)),
     sa.Column("stream", sa.Boolean),
     sa.Column("chosen", sa.String(8)),
-    sa.Index("ix_decisions_key_created", "key", "created"),
+    sa.Column("own_threshold", sa.Boolean),
+    sa.Index("ix_decisions_listing", *LISTED),
+    sa.Index("ix_decisions_key_listing", "key", *LISTED),
 )
 
 attempts = sa.Table(
@@ -103,18 +109,6 @@ forgotten = sa.Table(
 CHUNK = 500  # receipts that are rewritten in one transaction
 
 
-def prepare(engine: sa.Engine) -> None:
-    """Make the tables; give those of an earlier version the columns and indexes that they lack."""
-    with engine.begin() as connection:
-        metadata.create_all(connection)
-        for table in metadata.sorted_tables:
-            _add_columns(connection, table)
-            for index in table.indexes:
-                index.create(connection, checkfirst=True)
-    for _ in rewriting(engine, [decisions.c.kind.is_(None)], ("session", "kind", "stream"), _from_receipt):
-        pass
-
-
 def rewriting(
     engine: sa.Engine, which: list[sa.ColumnElement[bool]], names: tuple[str, ...], change: Callable[[str], dict[str, Any] | None]
 ) -> Iterator[int]:
@@ -133,21 +127,6 @@ def rewriting(
                 connection.execute(update, [{"of": of, **{f"new_{name}": new[name] for name in names}} for of, new in made.items()])
         yield len(made)
         last = chunk[-1].id if len(chunk) == CHUNK else None
-
-
-def _from_receipt(text: str) -> dict[str, Any]:
-    """An earlier version kept these in the receipt alone, where a deletion by session would not find them."""
-    receipt = json.loads(text)
-    return {"session": receipt.get("session"), "kind": receipt.get("kind", "chat"), "stream": receipt.get("stream")}
-
-
-def _add_columns(connection: sa.Connection, table: sa.Table) -> None:
-    there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
-    name = connection.dialect.identifier_preparer.format_table(table)
-    for column in table.columns:
-        if column.name not in there:
-            column_ddl = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {column_ddl}")
 
 
 def decision_row(receipt: Json) -> Json:
@@ -171,7 +150,7 @@ def decision_row(receipt: Json) -> Json:
         "total_seconds": receipt["total_seconds"],
         "receipt": json.dumps(shown(receipt)),
         **{name: receipt.get(name) for name in ("key", "session", "kind", "stream")},  # an ingress that is leaving may be older
-        "chosen": decision.get("chosen"),
+        **{name: decision.get(name) for name in ("chosen", "own_threshold")},
     }
 
 

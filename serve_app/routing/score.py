@@ -120,6 +120,7 @@ def final(
         calibration=calibration,
         embed_seconds=embed_seconds,
         assess_seconds=assess_seconds,
+        embedding_weight=embedding_weight if embedding is not None and assessment is not None else None,
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from serve_app.errors import SettingsError
 from serve_app.explain import explain, nearest
 from serve_app.settings.engines import EmbedderSettings, EngineSettings, Model, ModelMemory, Supports, TierSettings, TokenPrice
+from serve_app.settings.exporter import ExporterSettings
 from serve_app.settings.live import CapacitySettings, EarlyExit, Live
 from serve_app.settings.path import (
     Auth,
@@ -27,6 +28,7 @@ from serve_app.settings.path import (
     RouterSettings,
     Timeouts,
 )
+from serve_app.settings.prewarm import PrewarmSettings, WakingSettings
 from serve_app.settings.strict import Fraction, PositiveInt, Seconds, Strict
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "EarlyExit",
     "EmbedderSettings",
     "EngineSettings",
+    "ExporterSettings",
     "FailureSettings",
     "Fraction",
     "IngressSettings",
@@ -48,6 +51,7 @@ __all__ = [
     "ModelMemory",
     "NodeShape",
     "PositiveInt",
+    "PrewarmSettings",
     "RetrySettings",
     "RouterSettings",
     "Seconds",
@@ -57,6 +61,7 @@ __all__ = [
     "TierSettings",
     "Timeouts",
     "TokenPrice",
+    "WakingSettings",
     "check_live",
     "load_profile",
     "merge",
@@ -90,10 +95,12 @@ class Settings(Strict):
     router: RouterSettings = Field(default_factory=RouterSettings, description="How a request is scored.")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Time limits of the path.")
     failures: FailureSettings = Field(default_factory=FailureSettings, description="What happens when a tier fails.")
+    waking: WakingSettings = Field(default_factory=WakingSettings, description="What happens while the large tier sleeps.")
     limits: Limits = Field(default_factory=Limits, description="What a client may ask for.")
     auth: Auth = Field(default_factory=Auth, description="Who may ask.")
     ledger: LedgerSettings = Field(default_factory=LedgerSettings, description="Where decisions and usage are kept.")
     mirror: MirrorSettings = Field(default_factory=MirrorSettings, description="How mirrored answers are made.")
+    exporter: ExporterSettings = Field(default_factory=ExporterSettings, description="The cost exporter.")
     live: Live = Field(default_factory=Live, description="Starting values of what may change while it runs.")
     fleet: list[NodeShape] = Field(min_length=1, description="The kinds of machine of this profile.")
 

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from serve_app.settings.prewarm import PrewarmSettings
 from serve_app.settings.strict import PositiveInt, Seconds, Strict
 
 
@@ -42,6 +43,10 @@ class EngineSettings(Strict):
     model: Model = Field(description="Which checkpoint it serves.")
     engine_kwargs: dict[str, Any] = Field(default_factory=dict, description="vLLM's engine arguments, by their own names.")
     accelerator_type: str | None = Field(default=None, description="Ray's accelerator name, such as L40S; null means CPU.")
+    instance: str | None = Field(
+        default=None,
+        description="Instance type of the fleet that its replicas keep to; the nodes offer it to Ray as a resource `instance:TYPE`.",
+    )
     num_cpus: float = Field(default=1.0, gt=0, description="CPUs that one replica reserves, engine processes included.")
     placement_strategy: Literal["STRICT_PACK", "PACK"] = Field(
         default="STRICT_PACK", description="STRICT_PACK keeps the GPUs of a tensor-parallel engine on one node."
@@ -57,6 +62,7 @@ class EngineSettings(Strict):
     graceful_shutdown_timeout_s: Seconds = Field(
         default=600.0, description="How long a leaving replica may finish its streams, in seconds."
     )
+    prewarm: PrewarmSettings = Field(default_factory=PrewarmSettings, description="The first answer of a start, and probes in quiet hours.")
 
     @property
     def gpus(self) -> int:

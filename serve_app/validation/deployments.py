@@ -6,6 +6,7 @@ from typing import Any
 from serve_app.errors import SettingsError
 from serve_app.explain import nearest
 from serve_app.settings import Live, Settings, parse_live
+from serve_app.validation import scaling
 from serve_app.validation.bounds import Bound, is_number, is_whole
 from serve_app.validation.report import Report
 from serve_app.validation.serve_part import BOUNDS, deployments
@@ -33,6 +34,7 @@ def check(config: Mapping[Any, Any], settings: Settings | None, report: Report) 
             _check_replicas(name, item, where, report)
             _check_autoscaling(name, item, where, settings, report)
             _check_user_config(name, item, where, settings, report)
+            scaling.check(name, item, where, settings, report)
             _check_cpus(item, where, settings, report)
 
 
@@ -67,29 +69,29 @@ def _check_replicas(name: str, item: Mapping[Any, Any], where: str, report: Repo
 
 
 def _check_autoscaling(name: str, item: Mapping[Any, Any], where: str, settings: Settings | None, report: Report) -> None:
-    scaling = item.get("autoscaling_config")
+    autoscaling = item.get("autoscaling_config")
     automatic = item.get("num_replicas") == "auto"
     path = f"{where}.autoscaling_config"
     if name == "Ledger":
-        if scaling is not None:
+        if autoscaling is not None:
             report.problem(path, "Ledger is the one writer: it cannot be scaled")
         return
-    if not isinstance(scaling, Mapping):
-        if scaling is not None or not automatic:
+    if not isinstance(autoscaling, Mapping):
+        if autoscaling is not None or not automatic:
             return
-        scaling = {}
-    if any(bound.complaint(scaling[key]) for key, bound in BOUNDS["AutoscalingConfig"].items() if key in scaling):
+        autoscaling = {}
+    if any(bound.complaint(autoscaling[key]) for key, bound in BOUNDS["AutoscalingConfig"].items() if key in autoscaling):
         return  # said by `serve_part`
-    _check_order(scaling, path, AUTO_MAX_REPLICAS if automatic else 1, report)
-    if settings is not None and "policy" not in scaling:  # a policy of one's own decides by something else
+    _check_order(autoscaling, path, AUTO_MAX_REPLICAS if automatic else 1, report)
+    if settings is not None and "policy" not in autoscaling:  # a policy of one's own decides by something else
         limit = item.get("max_ongoing_requests", _max_ongoing(name, settings))
-        _check_target(scaling.get("target_ongoing_requests", DEFAULT_TARGET), limit, path, report)
+        _check_target(autoscaling.get("target_ongoing_requests", DEFAULT_TARGET), limit, path, report)
 
 
-def _check_order(scaling: Mapping[Any, Any], path: str, default_max: int, report: Report) -> None:
-    low, high = scaling.get("min_replicas", 1), scaling.get("max_replicas", default_max)
-    initial = scaling.get("initial_replicas")
-    shown = f"{high}" if "max_replicas" in scaling else f"{high}, the default"
+def _check_order(autoscaling: Mapping[Any, Any], path: str, default_max: int, report: Report) -> None:
+    low, high = autoscaling.get("min_replicas", 1), autoscaling.get("max_replicas", default_max)
+    initial = autoscaling.get("initial_replicas")
+    shown = f"{high}" if "max_replicas" in autoscaling else f"{high}, the default"
     if low > high:
         report.problem(f"{path}.min_replicas", f"{low} is more than max_replicas ({shown})")
     elif initial is not None and not low <= initial <= high:
@@ -115,13 +117,12 @@ def _max_ongoing(name: str, settings: Settings) -> int:
 
 
 def _check_user_config(name: str, item: Mapping[Any, Any], where: str, settings: Settings | None, report: Report) -> None:
+    """Ingress's; what the others are given is `scaling`'s."""
     value = item.get("user_config")
     path = f"{where}.user_config"
-    if value is None:
+    if value is None or name != "Ingress":
         return
-    if name != "Ingress":
-        report.problem(path, f"{name} takes none: only Ingress can be changed while it runs")
-    elif not isinstance(value, Mapping):
+    if not isinstance(value, Mapping):
         report.problem(path, f"must be a mapping, got {value!r:.60}")
     else:
         try:

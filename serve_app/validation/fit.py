@@ -20,12 +20,13 @@ def check(settings: Settings, engines: Iterable[str], report: Report) -> None:
 
 
 def _check_engine(where: str, engine: EngineSettings, settings: Settings, report: Report) -> None:
-    nodes = settings.fleet
-    if engine.accelerator_type is not None:
-        nodes = _nodes_with(engine, where, settings.fleet, report)
-        if not nodes:
-            return
-        _check_memory(where, engine, nodes, report)
+    nodes = _nodes_of(engine, where, settings.fleet, report)
+    if nodes and engine.accelerator_type is not None:
+        nodes = _nodes_with(engine, where, nodes, report)
+        if nodes:
+            _check_memory(where, engine, nodes, report)
+    if not nodes:
+        return  # said where they were looked for
     if engine.placement_strategy == "STRICT_PACK":
         nodes = [node for node in nodes if node.gpus >= engine.gpus]
         if not nodes:
@@ -43,15 +44,27 @@ def _check_cpus(where: str, cpus: float, nodes: list[NodeShape], report: Report)
         report.problem(f"{where}.num_cpus", text)
 
 
+def _nodes_of(engine: EngineSettings, where: str, fleet: list[NodeShape], report: Report) -> list[NodeShape]:
+    """The nodes that the engine keeps to: those of its instance type, or all."""
+    if engine.instance is None:
+        return fleet
+    nodes = [node for node in fleet if node.instance == engine.instance]
+    if not nodes:
+        known = nearest(engine.instance, sorted(node.instance for node in fleet))
+        report.problem(f"{where}.instance", f"no node of args.fleet is {engine.instance!r:.60}{known}")
+    return nodes
+
+
 def _nodes_with(engine: EngineSettings, where: str, fleet: list[NodeShape], report: Report) -> list[NodeShape]:
     """The nodes that have this GPU at all."""
     nodes = [node for node in fleet if node.gpu == engine.accelerator_type and node.gpus > 0]
     gpus = sorted({node.gpu for node in fleet if node.gpu is not None})
+    none = f"no {engine.instance or 'node'} of args.fleet has"
     if not nodes:
         known = nearest(str(engine.accelerator_type), gpus) if gpus else "; none has a GPU"
-        report.problem(f"{where}.accelerator_type", f"no node of args.fleet has {engine.accelerator_type!r}{known}")
+        report.problem(f"{where}.accelerator_type", f"{none} {engine.accelerator_type!r}{known}")
     elif engine.placement_strategy == "STRICT_PACK" and engine.gpus > (most := max(node.gpus for node in nodes)):
-        text = f"{engine.gpus} GPUs on one node (STRICT_PACK), but no node of args.fleet has more than {most} {engine.accelerator_type}"
+        text = f"{engine.gpus} GPUs on one node (STRICT_PACK), but {none} more than {most} {engine.accelerator_type}"
         report.problem(f"{where}.engine_kwargs.tensor_parallel_size", text)
     return nodes
 

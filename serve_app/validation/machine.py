@@ -18,6 +18,7 @@ from serve_app.validation.report import Report
 
 SERVE_HOST = "0.0.0.0"  # noqa: S104 - Serve's default for a file without one, named to be refused
 SERVE_PORT = 8000
+HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 PORT = Bound(1, 65535, whole=True)
 MEMINFO = Path("/proc/meminfo")
 
@@ -27,12 +28,14 @@ def check_access(config: Mapping[Any, Any], settings: Settings, report: Report) 
     host = _http(config, "host", SERVE_HOST)
     if settings.auth.mode == "keys":
         _check_keys(settings.auth, report)
+        if os.environ.get(HA_PROXY) == "1" and isinstance(host, str) and is_loopback(host):
+            report.warning("http_options.host", f"HAProxy on one node cannot reach replicas of another that listen on {host}: use 0.0.0.0")
     elif isinstance(host, str) and not is_loopback(host):
         shown = (
             f"http_options.host {host!r}" if _http(config, "host", None) is not None else f"no http_options.host, which means {SERVE_HOST},"
         )
         report.problem("args.auth.mode", f"open with {shown} lets in anyone who reaches this machine: use keys, or host 127.0.0.1")
-    elif os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
+    elif os.environ.get(HA_PROXY) == "1":
         report.problem("args.auth.mode", "open is refused with HAProxy, which listens on every address: use keys")
 
 

@@ -10,6 +10,7 @@ from serve_app.validation.sources import serve_keys
 
 ROOT = "ServeDeploySchema"
 IMPORT_PATH = "serve_app.app:build"
+EXPORTER_PATH = "serve_app.deployments.cost_exporter:build"
 CHILDREN = {
     ROOT: {
         "http_options": "HTTPOptionsSchema",
@@ -134,8 +135,13 @@ def _check_item(value: Any, schema: str, path: str, report: Report) -> None:
         report.problem(path, f"must be a mapping, got {value!r:.60}")
 
 
+def _is_exporter(application: Any) -> bool:
+    """The cost exporter may be an application of its own beside the graph."""
+    return isinstance(application, Mapping) and application.get("import_path") == EXPORTER_PATH
+
+
 def _check_applications(applications: list[Any], report: Report) -> None:
-    if len(applications) != 1:
+    if not applications or any(not _is_exporter(other) for other in applications[1:]):
         report.problem("applications", f"must hold tierwise alone, but there are {len(applications)}")
     if not applications or not isinstance(applications[0], Mapping):
         return

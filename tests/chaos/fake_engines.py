@@ -15,6 +15,7 @@ from ray import serve
 from ray.serve import Application
 
 from serve_app.app import wire
+from serve_app.deployments.scaled import Scaled
 from serve_app.deployments.settlement import Settlements, Told
 from serve_app.deployments.tier_engine import engine_options
 from serve_app.domain import Json, Usage
@@ -36,7 +37,7 @@ GARBAGE = (
 )
 
 
-class ScriptedTier:
+class ScriptedTier(Scaled):
     """Keeps the tiers' contract. Owns `sequences` places, each taken for `seconds` by one answer, and the counters of its tokens."""
 
     def __init__(self, tier: str, model: str, sequences: int, seconds: float) -> None:
@@ -50,7 +51,10 @@ class ScriptedTier:
 
     async def load_report(self) -> dict[str, int]:
         counters = {"prompt_tokens": self._prompt_tokens, "generation_tokens": self._generated}
-        return {"waiting": self._inside - self._running, "running": self._running, "capacity": self._sequences, **counters}
+        return {**self.queues(), **counters}
+
+    def queues(self) -> dict[str, int]:
+        return {"waiting": self._inside - self._running, "running": self._running, "capacity": self._sequences}
 
     async def count(self, kind: str, body: Json, *_: Any) -> Json:
         return {"tokens": len(_text(body).split())}

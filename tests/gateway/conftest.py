@@ -17,6 +17,7 @@ from serve_app.gateway.auth import Access
 from serve_app.gateway.translate import Translator
 from serve_app.keys import KeyRing, digest
 from serve_app.observe import logs
+from serve_app.observe.tracing import Tracing
 from serve_app.settings import Auth, Settings, parse
 from tests.fakes import World
 
@@ -45,11 +46,18 @@ def write_keys(file: Path, keys: dict[str, dict[str, Any]]) -> Path:
     return file
 
 
-def make_app(world: World, keys: dict[str, dict[str, Any]] | None = None, *, access: Access | None = None, **args: Any) -> FastAPI:
+def make_app(
+    world: World,
+    keys: dict[str, dict[str, Any]] | None = None,
+    *,
+    access: Access | None = None,
+    tracing: Tracing | None = None,
+    **args: Any,
+) -> FastAPI:
     settings = make_settings(**args, **({"auth": {"mode": "keys"}} if keys else {}))
     access = access or make_access(world, settings, keys or {})
     pipeline = world.pipeline()
-    world.recorder._listeners = (access.settle, logs.recorded)  # as the ingress wires it
+    world.recorder._listeners = (access.settle, logs.recorded, *([tracing.recorded] if tracing else []))  # as the ingress wires it
     gateway = Gateway(
         settings=settings,
         pipeline=pipeline,
@@ -57,7 +65,7 @@ def make_app(world: World, keys: dict[str, dict[str, Any]] | None = None, *, acc
         ledger=world.ledger,
         receipts=world.recorder.get,
         clock=world.clock,
-        translator=Translator(settings),
+        translator=Translator(settings, tracing.begin if tracing else None),
         in_force=world.in_force,
         calibration=lambda: "fake-hash",
         breakers=world.failover.states,

@@ -341,7 +341,8 @@ async def test_in_open_mode_every_decision_is_read(endpoint: Endpoint) -> None:
 async def test_status_is_detailed_for_an_admin_only(keyed: Keyed) -> None:
     keyed.world.large.is_ready = False
     short = (await keyed.get("/status", "plain")).json()
-    assert short == {"version": __version__, "tiers": {"small": {"ready": True}, "large": {"ready": False}}}
+    tiers = {"small": {"ready": True, "state": "up"}, "large": {"ready": False, "state": "down"}}
+    assert short == {"version": __version__, "tiers": tiers}
     full = (await keyed.get("/status", "boss")).json()
     assert full["profile"] == "local"
     assert full["access"] == {"mode": "keys", "keys": len(KEYS), "file_problem": None, "files_refused": 0}

@@ -253,8 +253,9 @@ async def test_status_tells_what_is_in_force(endpoint: Endpoint) -> None:
     assert (body["version"], body["profile"], body["threshold"], body["calibration"]) == (__version__, "local", 0.65, "fake-hash")
     assert body["live"]["threshold"] == "auto"
     expected = {"replicas": 2, "waiting": 3, "running": 4, "capacity": 32, "prompt_tokens": 5, "generation_tokens": 6}
-    assert body["tiers"]["small"] == {"model": "small-model", "ready": True, "breaker": "closed", **expected}
-    assert body["tiers"]["large"] == {"model": "large-model", "ready": True, "breaker": "closed"}
+    known = {"ready": True, "state": "up", "breaker": "closed", "held": 0}
+    assert body["tiers"]["small"] == {"model": "small-model", **known, **expected}
+    assert body["tiers"]["large"] == {"model": "large-model", **known}
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/status", "/v1/models", "/v1/models/auto", "/v1/models/none", "/nowhere"])

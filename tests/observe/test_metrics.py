@@ -1,12 +1,14 @@
 """What each event of a request counts as."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
-from serve_app.domain import Attempt, Decision, Outcome, Reason, SignalState, Tier, Usage
+from serve_app.domain import Attempt, Decision, Outcome, Reason, SignalState, Tier, TierLoad, Usage
 from serve_app.observe.metrics import COUNTERS, GAUGES, HISTOGRAMS, Metric, Metrics
 from tests.fakes import World, make_request, make_score
+from tests.observe.common import pair
 
 
 class Numbers:
@@ -15,6 +17,7 @@ class Numbers:
     def __init__(self) -> None:
         self.added: dict[tuple[str, tuple[str, ...]], float] = {}
         self.observed: dict[tuple[str, tuple[str, ...]], list[float]] = {}
+        self.shown: dict[tuple[str, tuple[str, ...]], float] = {}
 
     def add(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
         assert tuple(labels) == metric.labels
@@ -24,6 +27,10 @@ class Numbers:
     def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
         assert tuple(labels) == metric.labels
         self.observed.setdefault((metric.name.removeprefix("tierwise_"), tuple(labels.values())), []).append(value)
+
+    def set(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        assert tuple(labels) == metric.labels
+        self.shown[metric.name.removeprefix("tierwise_"), tuple(labels.values())] = value
 
 
 @pytest.fixture
@@ -60,7 +67,37 @@ def test_an_attempt_counts_its_tokens_and_dollars(numbers: Numbers, metrics: Met
         ("tokens_total", ("small", "input")): 10,
         ("tokens_total", ("small", "output")): 20,
     }
-    assert numbers.observed == {("gen_ai_server_time_to_first_token_seconds", ("small",)): [0.25]}
+    assert numbers.observed == {
+        ("gen_ai_server_time_to_first_token_seconds", ("small",)): [0.25],
+        ("gen_ai_server_time_per_output_token_seconds", ("small",)): [pytest.approx(0.75 / 19)],
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"first_token": None}, {"outcome": Outcome.CANCELLED}, {"usage": Usage(10, 1)}, {"usage": Usage(10, 0)}],
+    ids=["a plain answer", "one that was cut off", "one token", "none"],
+)
+def test_only_a_whole_stream_has_a_time_per_token(numbers: Numbers, metrics: Metrics, changes: dict[str, object]) -> None:
+    metrics.attempted(replace(Attempt(Tier.SMALL, "m", Outcome.OK, Usage(10, 20), 0.5, 0.0, 0.25, 1.0), **changes))
+    assert not [name for name, _ in numbers.observed if "per_output_token" in name]
+
+
+def test_a_mirrored_answer_counts_apart_from_what_clients_got(numbers: Numbers, metrics: Metrics) -> None:
+    metrics.compared(pair("tw-1"), same=False)
+    assert numbers.added == {
+        ("mirrors_compared_total", ("small", "different")): 1,
+        ("mirror_spent_usd_total", ("large",)): 0.00002,
+        ("mirror_tokens_total", ("large", "input")): 10,
+        ("mirror_tokens_total", ("large", "output")): 5,
+    }
+
+
+def test_queues_are_shown_as_the_engines_report_them_and_not_at_all_without_a_report(numbers: Numbers, metrics: Metrics) -> None:
+    metrics.load(Tier.LARGE, TierLoad(replicas=2, waiting=3, running=16, capacity=32, as_of=0.0))
+    metrics.load(Tier.SMALL, None)
+    large = {"tier_replicas": 2, "tier_waiting": 3, "tier_running": 16, "tier_capacity": 32}
+    assert numbers.shown == {**{(name, ("large",)): value for name, value in large.items()}, ("tier_replicas", ("small",)): 0}
 
 
 async def test_a_request_that_ended_counts_once(numbers: Numbers, metrics: Metrics) -> None:
@@ -68,7 +105,7 @@ async def test_a_request_that_ended_counts_once(numbers: Numbers, metrics: Metri
     await world.pipeline().answer(make_request())
     metrics.finished(world.ledger.records[0])
     assert numbers.added == {("requests_total", ("small", "ok")): 1, ("all_large_usd_total", ()): 0.00005}
-    assert numbers.observed == {("gen_ai_server_request_duration_seconds", ("small",)): [0.0]}
+    assert numbers.observed == {("gen_ai_server_request_duration_seconds", ("small",)): [0.0], ("router_stage_seconds", ("decide",)): [0.0]}
 
 
 def test_drops_and_skipped_chunks_are_counted(numbers: Numbers, metrics: Metrics) -> None:
@@ -92,4 +129,5 @@ def test_names_and_buckets_are_well_formed() -> None:
         "stage",
         "kind",
         "limit",
+        "verdict",
     }

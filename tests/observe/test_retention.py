@@ -206,8 +206,9 @@ def test_a_key_of_many_decisions_is_forgotten_to_the_last(store: Store, url: str
     assert query(url, "select count(*) as n from decisions where session is not null") == [{"n": 0}]
 
 
-def test_what_is_forgotten_is_not_in_the_files_either(store: Store, url: str) -> None:
+def test_what_is_forgotten_is_not_in_the_files_either(sqlite_url: str) -> None:
     """SQLite would leave it in free pages and in its log."""
+    store, url = Store(sqlite_url), sqlite_url
     write(store, "tw-1", session="a-secret-session")
     store.write([pair("tw-1"), *(row(record(f"other-{number}")) for number in range(50))])
     folder = Path(url.removeprefix("sqlite:///")).parent
@@ -220,6 +221,7 @@ def test_what_is_forgotten_is_not_in_the_files_either(store: Store, url: str) ->
     store.forget("team-a", None)
     assert not on_disk("4711")
     assert not on_disk("a-secret-session")
+    store.close()
 
 
 def test_a_scrubbed_row_has_neither_prompt_nor_session_nor_hash() -> None:
@@ -270,7 +272,7 @@ def test_a_database_of_the_first_version_goes_on(tmp_path: Path) -> None:
         {"id": "tw-2", "key": "team-a", "session": "s-1", "kind": "chat", "stream": 1, "chosen": "small", "cost_usd": 0.00005},
     ]
     indexes = {found["name"] for found in query(url, "select name from sqlite_master where type = 'index'")}
-    assert {"ix_decisions_created", "ix_decisions_session", "ix_decisions_key_created"} <= indexes
+    assert {"ix_decisions_listing", "ix_decisions_session", "ix_decisions_key_listing"} <= indexes
     store.close()
 
 

@@ -1,8 +1,12 @@
-"""The ledger's tables on SQLite."""
+"""The ledger's tables, on SQLite and PostgreSQL."""
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from serve_app.domain import DecisionQuery, Mode, Outcome, Reason, Score, Tier
 from serve_app.observe.receipt import receipt
 from serve_app.observe.store import Store
 from tests.observe.common import pair, query, record
@@ -51,6 +55,7 @@ def test_a_decision_is_a_row_of_columns(store: Store, url: str) -> None:
         "kind": "chat",
         "stream": 1,
         "chosen": "small",
+        "own_threshold": 0,
     }
 
 
@@ -106,8 +111,12 @@ def test_rows_are_still_there_after_a_restart(url: str) -> None:
         store.close()
 
 
+def test_sqlite_keeps_a_log_that_readers_can_stay_behind(sqlite_url: str) -> None:
+    Store(sqlite_url).close()
+    assert query(sqlite_url, "pragma journal_mode") == [{"journal_mode": "wal"}]
+
+
 def test_readers_do_not_block_the_writer(store: Store, url: str) -> None:
-    assert query(url, "pragma journal_mode") == [{"journal_mode": "wal"}]
     engine = sa.create_engine(url)
     with engine.begin() as reader:
         reader.execute(sa.text("select count(*) from decisions")).scalar()
@@ -119,3 +128,53 @@ def test_readers_do_not_block_the_writer(store: Store, url: str) -> None:
 def test_large_batches_are_written(store: Store) -> None:
     store.write([receipt(record(f"tw-{i}")) for i in range(2000)])
     assert store.count() == 2000
+
+
+# --- pages
+
+
+def listed(store: Store, **query: Any) -> list[str]:
+    return [row["id"] for row in store.page(DecisionQuery(**{"limit": 99, **query}))]
+
+
+@pytest.fixture
+def pages(store: Store) -> Store:
+    """Five decisions, a second apart; the last two at the same moment."""
+    made = [record(f"tw-{number}", score=number / 10, created=min(number, 4) + 1_700_000_000.25) for number in (1, 2, 3, 4, 5)]
+    small = replace(made[0].decision, tier=Tier.SMALL, reason=Reason.SCORE_BELOW, mode=Mode.SHADOW)
+    made[0] = replace(made[0], decision=small, outcome=Outcome.FAILED, session="s-2", key=None)
+    made[1] = replace(made[1], decision=replace(made[1].decision, score=Score(None)))
+    store.write([receipt(one) for one in made])
+    return store
+
+
+def test_decisions_are_listed_newest_first(pages: Store) -> None:
+    assert listed(pages) == ["tw-5", "tw-4", "tw-3", "tw-2", "tw-1"]
+    assert listed(pages, limit=2) == ["tw-5", "tw-4"]
+    (newest,) = pages.page(DecisionQuery(limit=1))
+    assert "receipt" not in newest
+    assert (newest["session"], newest["stream"], newest["cost_usd"]) == ("s-1", True, 0.00005)
+
+
+def test_a_page_goes_on_where_the_one_before_ended_whatever_is_written_meanwhile(pages: Store) -> None:
+    first = pages.page(DecisionQuery(limit=1))[-1]
+    pages.write([receipt(record("tw-6", created=1_800_000_000.0)), receipt(record("tw-0", created=1.0))])
+    assert listed(pages, before=(first["created"], first["id"])) == ["tw-4", "tw-3", "tw-2", "tw-1", "tw-0"]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"tier": "small"}, ["tw-1"]),
+        ({"reason": "score_below"}, ["tw-1"]),
+        ({"outcome": "failed"}, ["tw-1"]),
+        ({"mode": "shadow"}, ["tw-1"]),
+        ({"session": "s-2"}, ["tw-1"]),
+        ({"key": "team-a", "tier": "large", "outcome": "ok"}, ["tw-5", "tw-4", "tw-3", "tw-2"]),
+        ({"key": "nobody"}, []),
+        ({"since": 1_700_000_003.25, "until": 1_700_000_004.25}, ["tw-3"]),
+        ({"min_score": 0.3, "max_score": 0.4}, ["tw-4", "tw-3"]),
+    ],
+)
+def test_filters_hold_together(pages: Store, query: dict[str, Any], found: list[str]) -> None:
+    assert listed(pages, **query) == found

@@ -15,15 +15,17 @@ from ray import serve
 from ray.serve import Application
 
 from serve_app.app import wire
+from serve_app.deployments.scaled import Scaled
 from serve_app.deployments.settlement import Settlements, Told
 from serve_app.domain import Json, Kind, SelfAssessment, Usage
 from serve_app.settings import parse
 
 CHUNK_S = 0.02
+LONG_CHUNK_S = 0.1  # of a `long` stream
 PROMPT_TOKENS = 5
 
 
-class FakeTier:
+class FakeTier(Scaled):
     """Keeps the tiers' contract. `running` counts generators that are open: a cancelled one must come back to 0.
 
     As in a real engine, a prompt counts with its first token. `_used` holds what each open generation has counted so far.
@@ -39,12 +41,15 @@ class FakeTier:
 
     async def load_report(self) -> dict[str, int]:
         counters = {"prompt_tokens": self._counted.prompt_tokens, "generation_tokens": self._counted.completion_tokens}
-        return {"waiting": 0, "running": self._running, "capacity": 16, **counters}
+        return {**self.queues(), **counters}
+
+    def queues(self) -> dict[str, int]:
+        return {"waiting": 0, "running": self._running, "capacity": 16}
 
     async def settled(self, request_ids: list[str]) -> Told:
         return self._settlements.of(request_ids)
 
-    async def generate(self, kind: Kind, body: Json, request_id: str) -> AsyncGenerator[str | Json]:
+    async def generate(self, kind: Kind, body: Json, request_id: str, *_: Any) -> AsyncGenerator[str | Json]:
         self._running += 1
         self._used[request_id] = Usage()
         try:
@@ -92,14 +97,15 @@ class FakeTier:
                 raise RuntimeError("secret internal text")
             self._count(request_id)
             yield self._chunk(request_id, [_choice({"content": f"t{number} "}, None)], number + 1)
-            await asyncio.sleep(CHUNK_S)
+            await asyncio.sleep(LONG_CHUNK_S if order == "long" else CHUNK_S)
         yield self._chunk(request_id, [_choice({}, "stop")], count)
         yield self._chunk(request_id, [], count)
         yield "data: [DONE]\n\n"
 
     def _chunk(self, request_id: str, choices: list[Json], tokens: int) -> str:
         usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens, "total_tokens": PROMPT_TOKENS + tokens}
-        data = {"id": request_id, "object": "chat.completion.chunk", "model": self._model, "choices": choices, "usage": usage}
+        head = {"id": request_id, "object": "chat.completion.chunk", "model": self._model, "pid": os.getpid()}
+        data = {**head, "choices": choices, "usage": usage}
         return f"data: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
@@ -118,9 +124,12 @@ def _message(text: str) -> Json:
     return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
 
 
-class FakeRouter:
+class FakeRouter(Scaled):
     async def load_report(self) -> dict[str, int]:
-        return {"waiting": 0, "running": 0, "capacity": 16, "prompt_tokens": 0, "generation_tokens": 0}
+        return {**self.queues(), "prompt_tokens": 0, "generation_tokens": 0}
+
+    def queues(self) -> dict[str, int]:
+        return {"waiting": 0, "running": 0, "capacity": 16}
 
     async def assess(self, text: str) -> SelfAssessment:
         if "router:late" in text:

@@ -33,7 +33,29 @@ GPU_MISTAKES = [
     (
         "args.large.engine_kwargs.tensor_parallel_size",
         8,
-        "args.large.engine_kwargs.tensor_parallel_size: 8 GPUs on one node (STRICT_PACK), but no node of args.fleet has more than 4 L40S",
+        (
+            "args.large.engine_kwargs.tensor_parallel_size: 8 GPUs on one node (STRICT_PACK), "
+            "but no g6e.12xlarge of args.fleet has more than 4 L40S"
+        ),
+    ),
+    (
+        "args.large.instance",
+        "g6e.xlarge",
+        (
+            "args.large.engine_kwargs.tensor_parallel_size: 4 GPUs on one node (STRICT_PACK), "
+            "but no g6e.xlarge of args.fleet has more than 1 L40S"
+        ),
+    ),
+    ("args.small.instance", "g6e.xlarg", "args.small.instance: no node of args.fleet is 'g6e.xlarg', did you mean 'g6e.xlarge'?"),
+    (
+        "args.small.instance",
+        "h100",
+        "args.small.instance: no node of args.fleet is 'h100'; known: g6e.12xlarge, g6e.xlarge",
+    ),
+    (
+        "args.small.num_cpus",
+        5,
+        "args.small.num_cpus: 5 CPUs on one node; the largest of args.fleet that it could use, g6e.xlarge, has 4",
     ),
     (
         "args.large.num_cpus",
@@ -41,7 +63,7 @@ GPU_MISTAKES = [
         "args.large.num_cpus: 50 CPUs on one node; the largest of args.fleet that it could use, g6e.12xlarge, has 48",
     ),
     ("args.large.model.memory", None, "args.large.model.memory: needed to check the fit on its GPUs"),
-    ("args.large.accelerator_type", "L40", "args.large.accelerator_type: no node of args.fleet has 'L40', did you mean 'L40S'?"),
+    ("args.large.accelerator_type", "L40", "args.large.accelerator_type: no g6e.12xlarge of args.fleet has 'L40', did you mean 'L40S'?"),
     (
         "args.large.engine_kwargs.distributed_executor_backend",
         "mp",
@@ -58,7 +80,7 @@ GPU_MISTAKES = [
         (
             "args.small: 5,470 MiB of weights and 4,096 MiB of KV cache (one sequence of 32,768 tokens) over 1 GPU, and 3,072 MiB beside "
             "them, need 12,638 MiB a GPU; one L40S offers 45,776 of 45,776 (kv_cache_memory_bytes 1073741824): "
-            "use tensor_parallel_size 4, or max_model_len 8192 or less"
+            "use max_model_len 8192 or less"
         ),
     ),
     (

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from serve_app.validation import engines, serve_part
-from tests.validation.common import DELETE, FILE, INGRESS, SMALL, VLLM, A, D, changed, report_of
+from tests.validation.common import DELETE, FILE, INGRESS, VLLM, A, D, changed, report_of
 
 # --- files that are fine
 
@@ -93,18 +93,18 @@ SERVE_MISTAKES = [
         f"{D}.0.autoscaling_config.target_ongoing_requests: must be a number above 0, got 0",
     ),
     (
-        f"{D}.1.autoscaling_config.target_ongoing_requests",
-        64,
+        f"{D}.0.autoscaling_config.target_ongoing_requests",
+        300,
         (
-            f"{D}.1.autoscaling_config.target_ongoing_requests: 64 is more than the 32 requests (max_ongoing_requests) "
+            f"{D}.0.autoscaling_config.target_ongoing_requests: 300 is more than the 256 requests (max_ongoing_requests) "
             "that a replica accepts: it would never scale up"
         ),
     ),
     (
-        f"{D}.3.max_ongoing_requests",
+        f"{D}.0.max_ongoing_requests",
         16,
         (
-            f"{D}.3.autoscaling_config.target_ongoing_requests: 48 is more than the 16 requests (max_ongoing_requests) "
+            f"{D}.0.autoscaling_config.target_ongoing_requests: 64 is more than the 16 requests (max_ongoing_requests) "
             "that a replica accepts: it would never scale up"
         ),
     ),
@@ -113,7 +113,7 @@ SERVE_MISTAKES = [
     (f"{D}.5.autoscaling_config", {}, f"{D}.5.autoscaling_config: Ledger is the one writer: it cannot be scaled"),
     (f"{D}.0.user_config.treshold", 0.5, f"{D}.0.user_config.treshold: unknown key, did you mean 'threshold'?"),
     (f"{D}.0.user_config", [], f"{D}.0.user_config: must be a mapping, got []"),
-    (f"{D}.3.user_config", {}, f"{D}.3.user_config: SmallTier takes none: only Ingress can be changed while it runs"),
+    (f"{D}.5.user_config", {}, f"{D}.5.user_config: Ledger takes none"),
 ]
 SMALL_KWARGS, ROUTER_KWARGS = "args.small.engine_kwargs", "args.router_llm.engine_kwargs"
 SETTINGS_MISTAKES = [
@@ -223,8 +223,8 @@ def test_two_applications_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_policy_of_ones_own_needs_no_queue_target(tmp_path: Path) -> None:
-    config = changed(f"{D}.3.max_ongoing_requests", 16)
-    config["applications"][0]["deployments"][SMALL]["autoscaling_config"]["policy"] = {"policy_function": "a:b"}
+    config = changed(f"{D}.0.max_ongoing_requests", 16)
+    config["applications"][0]["deployments"][INGRESS]["autoscaling_config"]["policy"] = {"policy_function": "ray:b"}
     assert report_of(tmp_path, config).problems == []
 
 
@@ -261,6 +261,18 @@ def test_an_open_door_behind_haproxy_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
     problems = report_of(tmp_path, changed("http_options.port", 8000)).problems
     assert problems == ["args.auth.mode: open is refused with HAProxy, which listens on every address: use keys"]
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", True), ("::", False)])
+def test_replicas_behind_haproxy_must_be_reachable_from_other_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, *, warned: bool
+) -> None:
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    config = changed("http_options.host", host)
+    config["applications"][0]["args"]["auth"] = {"mode": "keys"}
+    report = report_of(tmp_path, config)
+    assert not report.problems
+    assert any(line.startswith("http_options.host: HAProxy") for line in report.warnings) is warned
 
 
 @pytest.mark.parametrize(
