@@ -27,6 +27,7 @@ READY = """
 tierwise is ready at {url} after {seconds:.0f} s. Try:
   curl {url}/v1/chat/completions -H 'content-type: application/json' \\
     -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is a router?"}}]}}'
+or open {url} in a browser.
 """
 
 

@@ -35,14 +35,14 @@ class Drawn:
 class Tracing:
     """Owns the tracer and its exporter's bounded queue, which a thread of the SDK empties."""
 
-    def __init__(self, exporter: Any = None) -> None:
+    def __init__(self, exporter: Any = None, service: str = "tierwise") -> None:
         """`exporter` is for tests; None is OTLP over HTTP."""
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - half a second that only tracing pays
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
         self._ids = _ids()
-        self._provider = TracerProvider(resource=Resource.create({"service.name": "tierwise"}), id_generator=self._ids)
+        self._provider = TracerProvider(resource=Resource.create({"service.name": service}), id_generator=self._ids)
         self._provider.add_span_processor(BatchSpanProcessor(exporter if exporter is not None else _otlp()))
         self._tracer = self._provider.get_tracer("tierwise")
 
@@ -50,7 +50,8 @@ class Tracing:
     def from_environment(cls, env: Mapping[str, str]) -> Self | None:
         """None where no collector is named."""
         off = env.get("OTEL_SDK_DISABLED", "").lower() == "true" or env.get("OTEL_TRACES_EXPORTER") == "none"
-        return cls() if not off and any(env.get(name) for name in ENDPOINTS) else None
+        wanted = not off and any(env.get(name) for name in ENDPOINTS)
+        return cls(service=env.get("OTEL_SERVICE_NAME") or "tierwise") if wanted else None
 
     def begin(self, headers: Mapping[str, str]) -> Trace:
         """The request's place in its client's trace, or in a new one. A malformed header counts as none, as the W3C asks."""

@@ -1,6 +1,7 @@
 """A fleet of logical nodes on this machine: each is a raylet of its own that claims what an instance of that type would have."""
 
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ class Fleet:
         self._instances: dict[str, str] = {}
         self.port = free_port()
         self.urls: dict[str, str] = {}  # of the proxies by node, where there is one on every node
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
         self._environment = mock.patch.dict(os.environ, {**ENV, **(env or {})})
         self._environment.start()  # every node's processes inherit it
         self.cluster = Cluster(
@@ -78,6 +80,7 @@ class Fleet:
         ray.shutdown()
         self.cluster.shutdown()
         self._environment.stop()
+        signal.signal(signal.SIGTERM, self._on_sigterm)  # Ray has put its own in its place
 
     def shape(self, **instances: int) -> None:
         """Add and lose nodes until there are so many of each kind: `small=2, large=1`."""
@@ -90,7 +93,7 @@ class Fleet:
                 self.add(instance)
 
     def add(self, instance: str) -> Node:
-        """Another node of that type."""
+        """Another node of that type. In the main thread only: Ray sets a signal handler."""
         shape = self._shapes[instance]
         port = free_port()
         kinds = {f"accelerator_type:{shape.gpu}": 1, f"instance:{instance}": 1}

@@ -23,7 +23,7 @@ TICKS = "large:tick " + " ".join(f"word{number}" for number in range(100))  # a 
 
 async def test_requests_and_streams_go_on_until_the_workers_give_up_waiting_for_a_head(report: Report, tmp_path: Path) -> None:
     with Fleet(everywhere=True, env=ENV) as fleet:
-        url, small = await asyncio.to_thread(started, fleet, tmp_path)
+        url, small = started(fleet, tmp_path)
         fleet.leave()
         async with (
             Traffic(url, mixed("head"), rate=4.0, deadline_s=30.0) as traffic,

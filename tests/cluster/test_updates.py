@@ -134,7 +134,7 @@ async def test_scaling_out_waits_for_a_node_and_scaling_in_leaves_one_replica(fl
         )
         await asyncio.sleep(3.0)
         assert len(fleet.replicas("SmallTier", "RUNNING")) == 1, "there was no node for it"
-        await asyncio.to_thread(fleet.add, SMALL_NODE)
+        fleet.add(SMALL_NODE)
         assert await traffic.until(lambda: len(fleet.replicas("SmallTier", "RUNNING")) == 2, 60.0), "the node that joined was not used"
         nodes = [replica.node for replica in fleet.replicas("SmallTier", "RUNNING")]
         assert len(set(nodes)) == 2

@@ -24,11 +24,15 @@ class Collector:
 
     def __init__(self) -> None:
         self.spans: list[Any] = []
+        self.services: set[str] = set()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 sent = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["content-length"])))
+                owner.services |= {
+                    a.value.string_value for r in sent.resource_spans for a in r.resource.attributes if a.key == "service.name"
+                }
                 owner.spans += [s for r in sent.resource_spans for scope in r.scope_spans for s in scope.spans]
                 self.send_response(200)
                 self.end_headers()
@@ -69,13 +73,14 @@ async def traced(world: World, headers: dict[str, str], **fields: Any) -> tuple[
 
 async def test_a_request_is_one_trace_below_its_clients_span(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
-    tracing = Tracing.from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url})
+    tracing = Tracing.from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_SERVICE_NAME": "ours"})
     assert tracing is not None
     world = World()
     async with make_client(make_app(world, tracing=tracing)) as http:
         answer = await http.post("/v1/chat/completions", json=ASK, headers={"traceparent": CLIENT})
     tracing.close()
     decision = answer.json()["tierwise"]["decision_id"]
+    assert collector.services == {"ours"}
     spans = {span.name: span for span in collector.spans}
     assert set(spans) == {"chat auto", "decide", "chat small-model"}
     assert {span.trace_id.hex() for span in collector.spans} == {CLIENT[3:35]}
