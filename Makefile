@@ -37,9 +37,9 @@ test: setup lint
 test-core: setup lint
 	@$(BIN)/python -m pytest -m "not vllm"
 
-# Faults under traffic, half an hour: `make chaos ONLY=test_name` runs one; `make chaos REPORT=file.jsonl` keeps the figures.
+# Faults under traffic, and a cluster of logical nodes, three quarters of an hour: `make chaos ONLY=test_name` runs one; `make chaos REPORT=file.jsonl` keeps the figures.
 chaos: setup
-	@TIERWISE_CHAOS_REPORT=$(REPORT) $(BIN)/python -m pytest tests/chaos -m chaos -s $(if $(ONLY),-k '$(ONLY)')
+	@TIERWISE_CHAOS_REPORT=$(REPORT) $(BIN)/python -m pytest tests/chaos tests/cluster -m chaos -s $(if $(ONLY),-k '$(ONLY)')
 
 # Routing quality on the development data, twenty to thirty minutes on two cores: `make quality QUICK=1` measures two studies in two.
 quality: setup

@@ -20,6 +20,7 @@ from serve_app.errors import SettingsError
 from serve_app.settings import Settings, check_live, parse
 
 FOR_OPERATORS = 64  # places beside the generations, so that /health, /status and /ready get through whatever the load
+LAST_RECORDS_S = 30.0  # of a leaving ingress, once its last request has ended
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -47,6 +48,7 @@ def wire(settings: Settings, *, router_llm: Application, small: Application, lar
         max_ongoing_requests=2 * settings.embedder.max_batch_size,
         max_queued_requests=settings.ingress.max_ongoing_requests,
         ray_actor_options={"num_cpus": settings.embedder.num_cpus},
+        max_surge_percent=settings.embedder.max_surge_percent,
         logging_config={"enable_access_log": False},
     )
     ledger = serve.deployment(
@@ -63,7 +65,10 @@ def wire(settings: Settings, *, router_llm: Application, small: Application, lar
         max_queued_requests=settings.ingress.max_queued_requests,
         backpressure_config={"status_code": 429, "retry_after_s": 2.0},
         logging_config={"enable_access_log": False},  # `observe/logs.py` writes a line for each request
+        # Every stream runs through here too: Serve's own 20 s would cut those short that a tier lets end.
+        graceful_shutdown_timeout_s=settings.timeouts.request_s + LAST_RECORDS_S,
         ray_actor_options={"num_cpus": settings.ingress.num_cpus},
+        max_surge_percent=settings.ingress.max_surge_percent,
     )
     return ingress.bind(
         settings,

@@ -81,7 +81,7 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="Where to write the artefact.")],
     data: Annotated[list[Path] | None, typer.Option(help="JSONL files of rows; default: the packaged labels, fit part.")] = None,
     profile: Annotated[str, typer.Option(help="Profile whose embedder and prices are used.")] = "local",
-    seed: Annotated[int, typer.Option(help="Seed of the cross-validation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the cross-validation.")] = 0,
     rate: Annotated[bool, typer.Option(help="Labelled rows only: also ask the profile's router model, to place its middle.")] = True,
     target_share: Annotated[float | None, Share] = None,
     keep_quality: Annotated[float | None, Quality] = None,
@@ -123,7 +123,7 @@ def evaluate(
     centroids: Annotated[bool, typer.Option("--centroids", help="Compare with the packaged centroids too; embeds every prompt.")] = False,
     embed: Annotated[bool, typer.Option("--embed", help="Fits may use the embedder too.")] = False,
     profile: Annotated[str, typer.Option(help="Profile whose embedder and prices are used.")] = "local",
-    seed: Annotated[int, typer.Option(help="Seed of folds and intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of folds and intervals.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """How good a score is for routing: beside random, length, keywords and the oracle, per benchmark, pooled, and as a mean."""
@@ -275,7 +275,7 @@ def plan(
     engines: Annotated[Path | None, typer.Option(help="YAML file of measured speeds, in place of the derived ones.")] = None,
     prices: Annotated[Path | None, typer.Option(help="YAML file of prices, in place of the packaged ones.")] = None,
     efficiency: Annotated[float, typer.Option(help="Part of the nominal bandwidth that the derived speeds reach.")] = 0.7,
-    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything drawn.")] = 0,
     plot: Annotated[Path | None, typer.Option(help="Write a plot to this SVG or PNG file.")] = None,
     as_json: AsJson = False,
 ) -> None:

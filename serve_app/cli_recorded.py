@@ -8,7 +8,7 @@ import typer
 
 from serve_app.cli_shared import AsJson, user_errors
 
-Ledger = Annotated[str, typer.Option(envvar="TIERWISE_LEDGER_URL", help="The ledger's database; default: the config's.")]
+Ledger = Annotated[str, typer.Option(help="The ledger's database; default: `TIERWISE_LEDGER_URL`, or the config's.")]
 Config = Annotated[Path, typer.Option(help="The application's file: its ledger and prices.")]
 DataFile = Annotated[Path | None, typer.Option(help="Instead of a ledger: a file of `tierwise export`, or JSON lines like it.")]
 Since = Annotated[str, typer.Option("--from", "--since", help="Decisions made from then on: 2026-11-24, or Unix time.")]
@@ -24,7 +24,7 @@ def replay(
     until: Until = "",
     outcomes: Outcomes = None,
     config: Config = Path("deployments.yaml"),
-    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the intervals.")] = 0,
     write: Annotated[float | None, typer.Option(help="Put this threshold into the running application.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before `--write`.")] = False,
     application: Annotated[str, typer.Option("--app", help="The application's name, where several run.")] = "",

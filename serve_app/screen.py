@@ -29,6 +29,7 @@ def watch(url: str, api_key: str, console: "Console", pause: Callable[[], None],
         console.print(screen)
         return
     from rich.live import Live  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     with Live(screen, console=console, auto_refresh=False, screen=console.is_terminal) as view:
         while True:
@@ -36,7 +37,7 @@ def watch(url: str, api_key: str, console: "Console", pause: Callable[[], None],
             try:
                 screen = drawn(url, status(url, api_key), _decisions(url, api_key))
             except TierwiseError as error:
-                screen = error.message
+                screen = Text(error.message)  # not a text of rich's: an IPv6 address would be markup
             view.update(screen, refresh=True)
 
 

@@ -57,6 +57,7 @@ class Starts:
         self._guess_s = guess_s
         self._clock = clock
         self._began: float | None = None
+        self._ran = 0  # replicas when it began
         self._took: float | None = None
 
     def dormant(self) -> bool:
@@ -67,7 +68,8 @@ class Starts:
     def roused(self) -> None:
         """Somebody asks for a replica: from now on it is counted how long it takes."""
         if self._began is None:
-            self._began = self._clock.monotonic()
+            fleet = self._current()
+            self._began, self._ran = self._clock.monotonic(), 0 if fleet is None else fleet.running
 
     def observe(self) -> None:
         """Follow what Serve and the replicas say; called every second or so."""
@@ -77,7 +79,8 @@ class Starts:
         if fleet.starting and (fleet.running or self._heard() < fleet.as_of):
             self.roused()
         elif self._began is not None and not self.dormant():
-            self._took = now - self._began if fleet.running or self._heard() >= fleet.as_of else self._took
+            came = fleet.running > self._ran or (self._ran == 0 and self._heard() >= fleet.as_of)
+            self._took = now - self._began if came else self._took  # else it was given up
             self._began = None
         elif self._began is not None and now - self._began > UNANSWERED_S:
             self._began = None

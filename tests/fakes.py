@@ -216,9 +216,10 @@ class FakeLedger:
         return next((receipt(r) for r in self.records if r.id == decision_id), None)
 
     async def page(self, query: DecisionQuery) -> list[Json]:
-        """Of the filters those that tests need: key, session, and where to go on."""
+        """Of the filters those that tests need: key, session, since, and where to go on."""
         self.queries.append(query)
         rows = [decision_row(receipt(r)) for r in self.records if query.key in (None, r.key) and query.session in (None, r.session)]
+        rows = [row for row in rows if query.since is None or row["created"] >= query.since]
         rows = [row for row in rows if query.before is None or (row["created"], row["id"]) < query.before]
         rows.sort(key=_newest, reverse=True)
         return [{name: value for name, value in row.items() if name != "receipt"} for row in rows[: query.limit]]

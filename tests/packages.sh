@@ -23,7 +23,7 @@ elif [ "$(id -u)" -ne 0 ]; then
   fi
 fi
 say "installing ${missing[*]}"
-export DEBIAN_FRONTEND=noninteractive
-install() { "${run[@]}" timeout 600 apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=60 "${missing[@]}" >/dev/null 2>&1; }
-install || { "${run[@]}" timeout 120 apt-get update -qq >/dev/null 2>&1 && install; } ||
+run+=(env DEBIAN_FRONTEND=noninteractive timeout) # `env` behind sudo, which drops variables
+install() { "${run[@]}" 600 apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=60 "${missing[@]}" </dev/null >/dev/null 2>&1; }
+install || { "${run[@]}" 120 apt-get update -qq </dev/null >/dev/null 2>&1 && install; } ||
   say "could not install ${missing[*]}: is a package mirror reachable? Their tests are skipped"

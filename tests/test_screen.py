@@ -56,7 +56,7 @@ def test_markup_in_an_answer_stays_text() -> None:
 
 
 def test_watching_goes_on_when_the_endpoint_is_away_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers: list[Any] = [STATUS, NotReady("nobody answers"), STATUS | {"threshold": 0.5}]
+    answers: list[Any] = [STATUS, NotReady("http://[fe80::1]: nobody answers"), STATUS | {"threshold": 0.5}]
     seen = iter(answers)
 
     def status(*_: Any) -> Any:
@@ -77,5 +77,5 @@ def test_watching_goes_on_when_the_endpoint_is_away_for_a_while(monkeypatch: pyt
     with pytest.raises(KeyboardInterrupt):
         screen.watch("http://here", "", console, pause, live=True)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "nobody answers" in shown
+    assert "http://[fe80::1]: nobody answers" in shown
     assert "threshold 0.5 " in shown

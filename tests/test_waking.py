@@ -112,6 +112,28 @@ def test_a_start_is_over_with_the_first_report_and_counted_from_the_call_for_it(
     assert sleeper.eta == 20.0
 
 
+def test_a_start_that_was_given_up_says_nothing_of_how_long_one_takes() -> None:
+    sleeper = Sleeper(guess_s=20.0)
+    for _ in range(10):
+        sleeper.clock.advance(10.0)
+        sleeper.reports()
+        sleeper.says(running=1, starting=1, target=2)
+    sleeper.says(running=1, target=1)
+    sleeper.clock.advance(1.0)
+    sleeper.says()
+    assert sleeper.eta == 20.0
+
+
+def test_a_second_replica_s_start_is_measured_too() -> None:
+    sleeper = Sleeper(guess_s=20.0)
+    sleeper.says(running=1, starting=1, target=2)
+    sleeper.clock.advance(15.0)
+    sleeper.says(running=2, target=2)
+    sleeper.clock.advance(1.0)
+    sleeper.says()
+    assert sleeper.eta == 15.0
+
+
 def test_what_a_replica_tells_of_its_start_is_a_better_guess() -> None:
     sleeper = Sleeper(guess_s=120.0)
     sleeper.told = 45.0

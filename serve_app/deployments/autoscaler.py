@@ -13,6 +13,7 @@ from serve_app.routing.scaling import History, Sample, decide, held
 from serve_app.settings.scaling import PREFIX, Scaling
 
 WAITING, RUNNING, CAPACITY = "num_requests_waiting", "num_requests_running", "num_requests_capacity"
+SERVED = "num_requests_served"  # an engine's alone
 COMPLAIN_S = 60.0
 
 
@@ -47,6 +48,7 @@ class QueuePolicy:
             running=sum(values[RUNNING] for values in fresh),
             capacity=sum(values[CAPACITY] for values in fresh),
             queued=ctx.total_queued_requests,
+            served=sum(values.get(SERVED, 0.0) for values in fresh),
         )
         to_zero = ctx.capacity_adjusted_min_replicas == 0
         replicas, self._history = decide(scaling or AT_ZERO, self._history, sample, to_zero=to_zero)

@@ -78,22 +78,27 @@ class Ingress:
         self._prices = {Tier.SMALL: settings.small.price, Tier.LARGE: settings.large.price}
         self._failover = Failover(settings.failures, self._clock, random.random)
         self._gates = {tier: self._gate(tier) for tier in Tier}
-        self._records = HandleLedger(
-            ledger,
-            queue=settings.ledger.queue,
-            queue_mib=settings.ledger.queue_mib,
-            batch=settings.ledger.batch,
-            on_drop=self._metrics.dropped,
-            on_pair=self._metrics.mirrored,
-            on_acked=lambda record: self._access.acked(record),  # noqa: PLW0108 - made below
-        )
+        self._records = self._make_records(ledger)
         self._access = self._make_access(here.replica_id.unique_id)
         self._recorder = self._make_recorder(self._records)
         self._mirror = self._make_mirror(self._records)
         self._pipeline = self._make_pipeline(self._make_scorer(embedder, router_llm))
+        await self._ask_all()  # else the first requests of a new replica would meet tiers that it has not heard of
         work = {"ledger": self._records.run(), "mirror": self._mirror.run(), "access": self._access.run(), "watch": self._watch()}
         work["fleets"] = self._fleets.run(self._unsettled)
         self._tasks = {name: asyncio.get_running_loop().create_task(endless) for name, endless in work.items()}
+
+    def _make_records(self, ledger: Handle) -> HandleLedger:
+        settings = self._settings.ledger
+        return HandleLedger(
+            ledger,
+            queue=settings.queue,
+            queue_mib=settings.queue_mib,
+            batch=settings.batch,
+            on_drop=self._metrics.dropped,
+            on_pair=self._metrics.mirrored,
+            on_acked=lambda record: self._access.acked(record),  # noqa: PLW0108 - made after it
+        )
 
     def _make_access(self, replica: str) -> auth.Access:
         settings, exchange = self._settings, self._records.sync_quotas
@@ -218,10 +223,14 @@ class Ingress:
         """For its peers, which count each other."""
         return {"running": sum(gate.in_flight for gate in self._gates.values())}
 
+    async def _ask_all(self) -> None:
+        """Two seconds at most."""
+        await asyncio.gather(self._peers.refresh(), *(watch.refresh() for watch in self._watches.values()))
+
     async def _watch(self) -> None:
         """Each second: ask the replicas for their queues, let them move the threshold, show what is in force."""
         while True:
-            await asyncio.gather(self._peers.refresh(), *(watch.refresh() for watch in self._watches.values()))
+            await self._ask_all()
             for starts in self._starts.values():
                 starts.observe()
             loads = {tier: engine.load() for tier, engine in self._engines.items()}

@@ -23,6 +23,7 @@ from serve_app.settings import LedgerSettings
 log = logging.getLogger(__name__)
 RETRY_S = 1.0
 READERS = 2  # pages that are read at a time
+PAGES = 32  # that are read or wait: Serve hands this replica a bounded number of calls, and records need theirs
 PRUNE_S = 3600.0
 DAY_S = 86_400.0
 REMEMBERED_S = 3600.0  # a deletion: what was on its way has come by then
@@ -185,6 +186,7 @@ class LedgerServer:
         url = os.environ.get(settings.url_env, settings.url) if settings.url_env else settings.url
         self._store = store = await asyncio.to_thread(Store, url)  # an older database is brought up to date first
         self._readers = asyncio.Semaphore(READERS)
+        self._pages = 0
         metrics = Metrics(RayBackend())
         self._writer = BatchWriter(store, settings, metrics.dropped, metrics.mirrored, on_new=self._spend, on_doubt=self._doubt)
         self._quotas = QuotaDesk(store.spent_since, self._writer.between_batches)
@@ -214,9 +216,18 @@ class LedgerServer:
         return await self._writer.get(decision_id)
 
     async def page(self, query: DecisionQuery) -> list[Json]:
-        """What is written of the decisions asked for; few at a time, so that the writer always finds a thread."""
-        async with self._readers:
-            return await asyncio.to_thread(self._store.page, query)
+        """What is written of the decisions asked for; few at a time, so that the writer always finds a thread.
+
+        Raises `NotReady` when many wait already.
+        """
+        if self._pages >= PAGES:
+            raise NotReady("The ledger is busy.", retry_after=5.0)
+        self._pages += 1
+        try:
+            async with self._readers:
+                return await asyncio.to_thread(self._store.page, query)
+        finally:
+            self._pages -= 1
 
     async def forget(self, key: str | None, session: str | None) -> int:
         """Delete what leads back to a key or a session; the number of decisions that were changed."""

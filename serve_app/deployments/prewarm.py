@@ -99,6 +99,11 @@ class Prewarm:
         }
 
     @property
+    def probes(self) -> int:
+        """Probes that were ever begun."""
+        return self._probes
+
+    @property
     def probing(self) -> int:
         """Probes that run right now: sequences of the engine that are no load."""
         return self._probing

@@ -17,7 +17,7 @@ class Scaled(ABC):
 
     @abstractmethod
     def queues(self) -> dict[str, int]:
-        """Requests that wait, requests that run, and how many can run at a time."""
+        """Requests that wait, requests that run, how many can run at a time, and where it is known how many there ever were (`served`)."""
 
     def reconfigure(self, user_config: Json) -> None:
         """Serve hands over the whole `user_config` anew; a bad one is refused as a whole and the old one stays."""
@@ -29,5 +29,5 @@ class Scaled(ABC):
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Serve asks every replica for these and hands them to the autoscaling policy."""
         queues = self.queues()
-        stats = {f"num_requests_{name}": float(queues[name]) for name in ("waiting", "running", "capacity")}
+        stats = {f"num_requests_{name}": float(queues[name]) for name in ("waiting", "running", "capacity", "served") if name in queues}
         return stats if self._scaling is None else stats | self._scaling.numbers()

@@ -25,6 +25,7 @@ class EngineReplica(Scaled):
 
     _server: Any
     _prewarm: Prewarm
+    _begun = 0  # generations, probes among them
 
     async def _warm(self, settings: EngineSettings, began: float) -> None:
         """The first answer; see `Prewarm.start`."""
@@ -48,7 +49,7 @@ class EngineReplica(Scaled):
     def queues(self) -> dict[str, int]:
         """A probe is no load."""
         queues = self._server.queues()
-        return {**queues, "running": max(0, queues["running"] - self._prewarm.probing)}
+        return {**queues, "running": max(0, queues["running"] - self._prewarm.probing), "served": self._begun - self._prewarm.probes}
 
     async def __del__(self) -> None:
         """Serve awaits it when the replica leaves, also one that never got as far as its first answer."""
@@ -64,9 +65,9 @@ class TierEngine(EngineReplica):
     """One tier: `SmallTier` or `LargeTier` by its deployment's name. Ready when a first answer has been generated."""
 
     async def __init__(self, settings: EngineSettings) -> None:  # type: ignore[misc]  # Serve awaits it in the replica's loop
-        from serve_app.deployments.vllm_server import TierServer  # noqa: PLC0415 - imports vLLM
-
         began, self._model = process_began(time.time()), settings.model.id
+        from serve_app.deployments.vllm_server import TierServer  # noqa: PLC0415 - imports vLLM, which is part of the start's time
+
         self._server = await TierServer.started(settings)
         await self._warm(settings, began)
 
@@ -77,6 +78,7 @@ class TierEngine(EngineReplica):
 
     async def generate(self, kind: Kind, body: Json, request_id: str, trace: str | None = None) -> AsyncGenerator[str | Json]:
         """See `ports.Engine.generate`; a refusal by the engine is one dict `{"error": {...}}`."""
+        self._begun += 1
         async with aclosing(self._server.generate(kind, body, request_id, trace)) as items:
             async for item in items:
                 yield item
@@ -94,9 +96,9 @@ class RouterLLM(EngineReplica):
     """The self-assessment. Ready when a first rating has been made."""
 
     async def __init__(self, settings: EngineSettings, max_tokens: int) -> None:  # type: ignore[misc]  # as above
-        from serve_app.deployments.vllm_server import RouterServer  # noqa: PLC0415 - imports vLLM
-
         began = process_began(time.time())
+        from serve_app.deployments.vllm_server import RouterServer  # noqa: PLC0415 - as above
+
         self._server = await RouterServer.started(settings)
         await self._server.prepare(max_tokens)
         await self._warm(settings, began)
@@ -107,6 +109,7 @@ class RouterLLM(EngineReplica):
 
     async def assess(self, text: str) -> SelfAssessment:
         """See `ports.SelfAssessor.assess`."""
+        self._begun += 1
         return await self._server.assess(text)  # type: ignore[no-any-return]
 
 
@@ -119,6 +122,7 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
         "health_check_period_s": settings.health_check_period_s,
         "health_check_timeout_s": settings.health_check_timeout_s,
         "graceful_shutdown_timeout_s": settings.graceful_shutdown_timeout_s,
+        "max_surge_percent": settings.max_surge_percent,
         "ray_actor_options": {"num_cpus": settings.num_cpus / 2, "runtime_env": {"env_vars": dict(settings.env)}},
         "placement_group_bundles": bundles(settings),
         "placement_group_strategy": settings.placement_strategy,

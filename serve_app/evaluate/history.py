@@ -31,13 +31,14 @@ NUMBERS = (
 )
 WORDS = ("id", "tier", "reason", "outcome", "mode")
 MAYBE = ("chosen", "own_threshold")
-NEEDED = ("score", "tier", "prompt_tokens", "completion_tokens", "cost_usd", "all_large_usd")
+COUNTED = ("prompt_tokens", "completion_tokens", "cost_usd", "all_large_usd")
+NEEDED = ("score", "tier", *COUNTED)
 JUDGED = ("weak_score", "strong_score", "expected_tier")
 
 
 @dataclass(frozen=True)
 class History:
-    """One element a decision, oldest first where the source is a ledger. A missing number is NaN, a missing word empty.
+    """One element a decision, oldest first where it is known when they were made. A missing number is NaN, a missing word empty.
 
     `large`: the large tier answered. `chosen_large`: the router chose it, whoever answered in shadow or canary mode.
     `weak`, `strong`: how good either tier's answer was judged, in [0, 1]; `expected`: 1 where the label says large, 0 where small.
@@ -80,7 +81,9 @@ def from_file(path: Path, since: float | None = None, until: float | None = None
 
     def inside(row: Mapping[Any, Any]) -> bool:
         created = row.get("created")
-        return created is None or ((since is None or created >= since) and (until is None or created < until))
+        if not isinstance(created, int | float):  # none, or what is refused further on
+            return True
+        return (since is None or created >= since) and (until is None or created < until)
 
     return _history(([row for row in batch if inside(row)] for batch in sources.exported(path)), outcomes or {})
 
@@ -100,6 +103,8 @@ def _history(batches: Iterable[Iterable[Mapping[Any, Any]]], outcomes: Mapping[s
     if not parts:
         raise RequestError("there are no decisions in that time")
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(whole["created"], kind="stable")  # a file may hold pages of `/v1/decisions`, newest first
+    whole = {name: column[order] for name, column in whole.items()}
     tier, chosen = whole["tier"], np.where(whole["chosen"] == "", whole["tier"], whole["chosen"])
     return History(
         numbers={name: whole[name] for name in NUMBERS},
@@ -123,8 +128,10 @@ def _columns(batch: list[Mapping[Any, Any]], outcomes: Mapping[str, Json]) -> di
         judged = [outcomes.get(str(row.get("id")), row) for row in batch]
         found |= {name: _floats(row.get(name) for row in judged) for name in ("weak_score", "strong_score")}
         found["expected"] = _floats(_label(row.get("expected_tier")) for row in judged)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise RequestError("a row holds something else than a number where one is needed") from None
+    if missing := [name for name in COUNTED if not np.isfinite(found[name]).all()]:
+        raise RequestError(f"a row has no {', '.join(missing)}")
     return found
 
 

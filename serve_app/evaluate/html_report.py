@@ -55,8 +55,8 @@ def write(source: recorded.Source, out: Path) -> Json:
 def headline(history: History) -> Json:
     numbers = history.numbers
     paid, all_large = float(numbers["cost_usd"].sum()), float(numbers["all_large_usd"].sum())
-    took = numbers["total_seconds"][history.words["outcome"] == "ok"]
-    p50, p99 = np.nanquantile(took, [0.5, 0.99]).tolist() if len(took) else (None, None)
+    took = numbers["total_seconds"][(history.words["outcome"] == "ok") & ~np.isnan(numbers["total_seconds"])]
+    p50, p99 = np.quantile(took, [0.5, 0.99]).tolist() if len(took) else (None, None)
     return {
         "decisions": len(history),
         "first": float(numbers["created"].min()),

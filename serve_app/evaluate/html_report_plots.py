@@ -137,9 +137,10 @@ def savings(history: History) -> Callable[[Axes], None]:
 
 def latency(history: History) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
-        shares = np.linspace(0, 1, CURVE_POINTS)
+        shares, seconds = np.linspace(0, 1, CURVE_POINTS), history.numbers["total_seconds"]
+        timed = (history.words["outcome"] == "ok") & ~np.isnan(seconds)
         for name, colour, there in (("small", SMALL, ~history.large), ("large", LARGE, history.large)):
-            took = history.numbers["total_seconds"][there & (history.words["outcome"] == "ok")]
+            took = seconds[there & timed]
             if len(took):
                 axes.plot(np.quantile(took, shares), shares, color=colour, label=f"{name}, p99 {np.quantile(took, 0.99):.3g} s")
         axes.set_xscale("log")

@@ -13,10 +13,12 @@ from serve_app.errors import RequestError
 from serve_app.evaluate import history, replay, sources
 from serve_app.evaluate.history import History
 
+LEDGER_ENV = "TIERWISE_LEDGER_URL"  # of no account where a file is named: a cluster's nodes have it set
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A ledger's URL, or a file; without either the ledger of `config`. Times are Unix time or ISO 8601, empty for all."""
+    """A ledger's URL, or a file; else the ledger of the environment, or of `config`. Times: Unix time or ISO 8601, empty for all."""
 
     config: Path
     ledger: str = ""
@@ -38,7 +40,7 @@ def load(source: Source) -> History:
 
 
 def url(source: Source) -> str:
-    return source.ledger or sources.ledger_url("", sources.settings_of(source.config))
+    return source.ledger or os.environ.get(LEDGER_ENV) or sources.ledger_url("", sources.settings_of(source.config))
 
 
 def replayed(source: Source, thresholds: list[float], *, also: float | None = None, seed: int = 0) -> replay.Replay:

@@ -159,6 +159,7 @@ async def _generate(gateway: Gateway, kind: Kind, http: HttpRequest) -> Response
 
 def _refuse_while_loading(gateway: Gateway, request: Request) -> None:
     """A tier without a replica would keep the request waiting without end; say so instead. One that sleeps has its own bound."""
-    wanted = [request.explicit_tier] if request.explicit_tier is not None else list(request.client.tiers)
+    # The large tier answers for a small one that is gone (see `policy.decide_early`); for the large one nobody does.
+    wanted = [Tier.LARGE] if request.explicit_tier is Tier.LARGE else list(request.client.tiers)
     if not any(gateway.engines[tier].ready() or gateway.engines[tier].dormant() for tier in wanted):
         raise NotReady("The model is still loading.", retry_after=5.0)

@@ -54,7 +54,7 @@ class Exporter(Collector):
         self._keep = keep
         self._books = Books(settings, self._prices, exporter_nodes.reserves(settings), self._loaded())
         self._lock = threading.Lock()
-        self._spent: deque[tuple[float, float]] = deque(maxlen=1 + int(WINDOW_S / self._settings.every_s))
+        self._spent: deque[tuple[float, float]] = deque(maxlen=max(2, 1 + int(WINDOW_S / self._settings.every_s)))
 
     def poll(self) -> None:
         """One reading. Where Ray is not there, nothing was read and nothing is charged."""

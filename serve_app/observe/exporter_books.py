@@ -25,6 +25,7 @@ TOKEN_ITEMS = ("small", "large", "mirrors")
 MAX_SERIES = 50_000
 FORGET_AFTER = 360  # readings without a series, an hour: Ray does not bring back what a dead worker had
 FORMAT = 1
+PREFIX = 12  # of a series' key: its address
 Grown: TypeAlias = Mapping[tuple[str, str, str], float]  # by name, tier or model, kind
 Loads: TypeAlias = Mapping[str, Mapping[str, float]]  # running, replicas, capacity; by tier
 
@@ -66,6 +67,7 @@ class Books:
         self._zone = ZoneInfo(settings.exporter.timezone)
         self._machines: dict[str, tuple[Node, float]] = {}
         self._read_before = False
+        self._unheard: set[str] = set()  # addresses that were silent at the first reading of all: their past is not known either
         self.state = state or State()
         self.now = Now()
 
@@ -111,12 +113,13 @@ class Books:
         reading; at the first reading of all, nothing is: nobody knows when it happened.
         """
         grown: dict[tuple[str, str, str], float] = {}
-        series, first = self.state.series, self.state.last is None
+        series, silent = self.state.series, {_prefix(url) for url, page in reading.pages.items() if page is None}
+        first, self._unheard = self._unheard, silent if self.state.last is None else self._unheard & silent
         for key, sample in self._present(reading):
             old = series.get(key)
             if old is None and len(series) >= MAX_SERIES:
                 continue
-            before = old[0] if old is not None else (sample.value if first else 0.0)
+            before = old[0] if old is not None else (sample.value if self.state.last is None or key[:PREFIX] in first else 0.0)
             series[key] = [sample.value, 0]
             labels = dict(sample.labels)
             name = (sample.name, labels.get("tier") or labels.get("model_name", ""), labels.get("kind", ""))
@@ -215,7 +218,7 @@ def _all(pages: Iterable[Sequence[Sample] | None]) -> Iterable[Sample]:
 
 
 def _prefix(url: str) -> str:
-    return blake2b(url.encode(), digest_size=6).hexdigest()
+    return blake2b(url.encode(), digest_size=PREFIX // 2).hexdigest()
 
 
 def _key(url: str, sample: Sample) -> str:

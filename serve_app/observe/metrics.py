@@ -138,7 +138,8 @@ class Metrics:
             self._backend.observe(SCORES, score.value, {"tier": tier})
         if score.embed_seconds > 0:  # a remembered score asked nobody
             self._backend.observe(STAGES, score.embed_seconds, {"stage": "embed"})
-            self._backend.observe(STAGES, score.assess_seconds, {"stage": "assess"})
+            if score.assessment_state is not SignalState.SKIPPED:  # zeros of those that were not asked would hide the others
+                self._backend.observe(STAGES, score.assess_seconds, {"stage": "assess"})
 
     def signal_fault(self, signal: str, state: SignalState) -> None:
         self._backend.add(SIGNAL_FAULTS, 1, {"signal": signal, "state": state.value})

@@ -11,11 +11,15 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import unquote
 
 from serve_app.domain import Attempt, Json, Outcome, Record, SignalState, Trace
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<span>(?!0{16})[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(-.*)?")
+PARENT = re.compile(
+    r"(?!ff)(?!00.{54})[0-9a-f]{2}-(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<span>(?!0{16})[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(-.*)?"
+)
+SERVICE = re.compile(r"(?:^|,)\s*service\.name\s*=([^,]+)")
 NANOS = 1e9
 LEFT = (Outcome.CANCELLED, Outcome.REJECTED, Outcome.REFUSED, Outcome.ESCALATED)  # no fault of ours: no error in a trace
 OPERATIONS = {"chat": "chat", "completion": "text_completion"}
@@ -51,7 +55,9 @@ class Tracing:
         """None where no collector is named."""
         off = env.get("OTEL_SDK_DISABLED", "").lower() == "true" or env.get("OTEL_TRACES_EXPORTER") == "none"
         wanted = not off and any(env.get(name) for name in ENDPOINTS)
-        return cls(service=env.get("OTEL_SERVICE_NAME") or "tierwise") if wanted else None
+        named = SERVICE.search(env.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+        service = env.get("OTEL_SERVICE_NAME") or (unquote(named[1].strip()) if named else "tierwise")
+        return cls(service=service) if wanted else None
 
     def begin(self, headers: Mapping[str, str]) -> Trace:
         """The request's place in its client's trace, or in a new one. A malformed header counts as none, as the W3C asks."""
@@ -79,12 +85,12 @@ class Tracing:
         start, score = record.created, record.decision.score
         span_id, decided = span_of(record.id, "decide"), start + record.overhead_seconds
         self._draw(trace, Drawn(span_id, trace.span_id, "decide", start), decided, Outcome.OK, _of_decision(record))
-        stages = (("embed", score.embed_seconds, score.embedding_state), ("assess", score.assess_seconds, score.assessment_state))
-        for name, seconds, state in stages:
-            if seconds > 0:
+        asked, rated = start + record.decision.guard_seconds, score.embed_seconds + score.assess_seconds  # both are asked at once
+        for name, seconds, state in (("embed", score.embed_seconds, score.embedding_state), ("assess", rated, score.assessment_state)):
+            if seconds > 0 and state is not SignalState.SKIPPED:
                 ended = Outcome.FAILED if state in {SignalState.LATE, SignalState.FAILED} else Outcome.OK
-                stage = Drawn(span_of(record.id, name), span_id, name, start)
-                self._draw(trace, stage, min(decided, start + seconds), ended, {"tierwise.state": state.value})
+                stage = Drawn(span_of(record.id, name), span_id, name, asked)
+                self._draw(trace, stage, min(decided, asked + seconds), ended, {"tierwise.state": state.value})
 
     def _attempt(self, trace: Trace, record: Record, number: int, attempt: Attempt) -> None:
         name = f"{OPERATIONS[record.kind]} {attempt.model}"

@@ -49,6 +49,8 @@ def run(wanted: Wanted, progress: Progress) -> report.Plan:
         raise RequestError(f"traffic.output_tokens: {traffic.output_tokens:g} must be below longest_output ({traffic.longest_output})")
     task = Task(traffic, engines, known, default_bounds(), budget=BUDGET, seed=wanted.seed, trace=recorded)
     simulated = simulate(task, progress)
+    if not simulated.asked:
+        raise RequestError(f"traffic.requests_per_month: of {traffic.requests_per_month:g} none came in the time that was simulated")
     made = report.priced(traffic, engines, known, simulated)
     if wanted.plot is not None:
         report.plot(made, wanted.plot)

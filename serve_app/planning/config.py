@@ -15,8 +15,8 @@ from serve_app.planning.speeds import EngineSpeeds
 from serve_app.settings.scaling import Scaling
 from serve_app.settings.strict import Fraction, PositiveInt, Seconds, Strict
 
-Tokens = Annotated[float, Field(ge=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+Tokens = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -9,7 +9,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from serve_app.domain import Json, Tier
-from serve_app.errors import RequestError
+from serve_app.errors import RequestError, TierwiseError
+from serve_app.observe import reader
 from serve_app.observe.tables import decisions
 from serve_app.planning.config import Traffic
 from serve_app.planning.lengths import Floats
@@ -49,11 +50,9 @@ def read(source: str) -> Trace:
         .limit(MOST)
     )
     try:
-        engine = sa.create_engine(url)
-        with engine.connect() as connection:
+        with reader.reading(url) as connection:
             rows = connection.execute(wanted).all()
-        engine.dispose()
-    except (sa.exc.SQLAlchemyError, ImportError):
+    except TierwiseError:
         raise RequestError(f"{shown(source)}: cannot be read as a tierwise ledger") from None
     if len(rows) < FEWEST:
         raise RequestError(f"{shown(source)}: {len(rows)} finished requests, too few to plan with (at least {FEWEST})")
@@ -102,9 +101,17 @@ def described(trace: Trace, traffic: Traffic, hours_per_month: float) -> Traffic
         "burst_cv": min(burst_cv(trace, traffic.burst_s), 3.0),
     }
     if trace.span_s >= DAY_H * HOUR_S:
-        by_hour = np.bincount((trace.at % (DAY_H * HOUR_S) // HOUR_S).astype(int), minlength=24)
-        measured["hourly"] = [float(max(count, 0.5)) for count in by_hour]
+        measured["hourly"] = _hourly(trace)
     return Traffic.model_validate({**traffic.model_dump(), **measured})
+
+
+def _hourly(trace: Trace) -> list[float]:
+    """Requests an hour by the hour of the day, over the time that the trace has of each: its last day may be a part of one."""
+    starts = np.arange(trace.at[0] // HOUR_S, trace.at[-1] // HOUR_S + 1) * HOUR_S
+    inside = np.minimum(starts + HOUR_S, trace.at[-1]) - np.maximum(starts, trace.at[0])
+    seen_s = np.bincount((starts // HOUR_S % DAY_H).astype(int), weights=inside, minlength=24)
+    counts = np.bincount((trace.at // HOUR_S % DAY_H).astype(int), minlength=24)
+    return [float(max(count, 0.5) * HOUR_S / max(seconds, 1.0)) for count, seconds in zip(counts, seen_s, strict=True)]
 
 
 def drawn(trace: Trace, at: Floats, rng: np.random.Generator) -> Asks:

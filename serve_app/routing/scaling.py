@@ -17,7 +17,8 @@ ROUNDING = 1e-9  # 0.7 of a capacity of 10 is 7 requests, not one replica more
 class Sample:
     """One look at a deployment. Queues and capacity are requests, summed over the replicas that run.
 
-    `replicas` run, `target` is how many Serve was told to have; `queued` counts requests that no replica has taken yet.
+    `replicas` run, `target` is how many Serve was told to have; `queued` counts requests that no replica has taken yet, and `served`
+    all that the replicas ever took: one that came and went between two looks is in no queue.
     """
 
     at: float
@@ -27,6 +28,7 @@ class Sample:
     running: float = 0.0
     capacity: float = 0.0
     queued: float = 0.0
+    served: float = 0.0
 
     @property
     def load(self) -> float:
@@ -136,7 +138,7 @@ def _looked(scaling: Scaling, history: History, sample: Sample) -> History:
         last=sample,
         changed=history.changed,
         over=(history.over or Run(sample.at)).seen(sample) if too_much else None,
-        idle=_since(history.idle, sample.at, holds=sample.load + sample.queued == 0),
+        idle=_since(history.idle, sample.at, holds=sample.load + sample.queued == 0 and (last is None or sample.served == last.served)),
         enough=tuple(
             _since(_known(history.enough, fewer), sample.at, holds=enough(scaling, sample, fewer)) for fewer in range(1, sample.target)
         ),

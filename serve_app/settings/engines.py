@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from serve_app.settings.prewarm import PrewarmSettings
-from serve_app.settings.strict import PositiveInt, Seconds, Strict
+from serve_app.settings.strict import SURGE, Percent, PositiveInt, Seconds, Strict
 
 
 class ModelMemory(Strict):
@@ -59,6 +59,7 @@ class EngineSettings(Strict):
     stall_s: Seconds = Field(
         default=60.0, description="An engine that gives no sign of life for so long is killed and replaced, in seconds."
     )
+    max_surge_percent: Percent = Field(default=0, description=SURGE)
     graceful_shutdown_timeout_s: Seconds = Field(
         default=600.0, description="How long a leaving replica may finish its streams, in seconds."
     )
@@ -101,4 +102,5 @@ class EmbedderSettings(Strict):
     max_batch_size: PositiveInt = Field(default=16, description="Texts embedded in one forward pass.")
     batch_wait_s: float = Field(default=0.002, ge=0, description="How long a batch waits for company, in seconds.")
     threads: PositiveInt = Field(default=1, description="CPU threads of one replica.")
+    max_surge_percent: Percent = Field(default=0, description=SURGE)
     num_cpus: float = Field(default=1.0, gt=0, description="CPUs that one replica reserves.")

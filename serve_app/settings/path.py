@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from serve_app.settings.strict import Fraction, PositiveInt, Seconds, Strict
+from serve_app.settings.strict import SURGE, Fraction, Percent, PositiveInt, Seconds, Strict
 
 ORIGIN = r"^https?://[A-Za-z0-9.\-\[\]:]+$"
 
@@ -122,6 +122,7 @@ class MirrorSettings(Strict):
 
 
 class IngressSettings(Strict):
+    max_surge_percent: Percent = Field(default=0, description=SURGE)
     num_cpus: float = Field(default=1.0, gt=0, description="CPUs that one replica reserves.")
     max_ongoing_requests: PositiveInt = Field(default=256, description="Generations that one replica serves at a time; more are a 429.")
     max_wait_s: Seconds = Field(

@@ -7,6 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
+Percent = Annotated[int, Field(ge=0, le=100)]
+SURGE = (
+    "Replicas that an update may have beside the old ones, in percent: 100 starts each successor before an old replica stops, "
+    "and waits for a node that has room; 0 stops first."
+)
 
 
 class Strict(BaseModel):

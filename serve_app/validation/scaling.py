@@ -13,6 +13,7 @@ from serve_app.validation.report import Report
 
 POLICY = "serve_app.deployments.autoscaler:QueuePolicy"
 SCALED = ("Embedder", "RouterLLM", "SmallTier", "LargeTier")
+NEVER_WOKEN = ("Embedder", "RouterLLM")
 DELAYS = ("upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s")
 DEFAULT_DELAYS = {"upscale_delay_s": 30.0, "downscale_delay_s": 600.0}
 FACTORS = ("upscaling_factor", "downscaling_factor", "smoothing_factor", "upscale_smoothing_factor", "downscale_smoothing_factor")
@@ -23,6 +24,9 @@ def check(name: str, item: Mapping[Any, Any], where: str, settings: Settings | N
     """One deployment's policy and its thresholds, each by itself and both together."""
     autoscaling = item.get("autoscaling_config")
     autoscaling = autoscaling if isinstance(autoscaling, Mapping) else {}
+    if name in NEVER_WOKEN and autoscaling.get("min_replicas") == 0:
+        text = "nobody wakes it: every score is without it for its whole start; only the tiers may sleep"
+        report.warning(f"{where}.autoscaling_config.min_replicas", text)
     ours = _check_policy(name, autoscaling, f"{where}.autoscaling_config", report)
     scaling = _thresholds(name, item.get("user_config"), where, report) if name != "Ingress" else None
     if ours and "user_config" not in item:

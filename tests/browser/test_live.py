@@ -1,5 +1,7 @@
 """Live: what happens is shown while somebody looks, and only then."""
 
+from dataclasses import replace
+
 import pytest
 from playwright.sync_api import expect
 
@@ -72,6 +74,21 @@ def test_a_row_opens_its_receipt_and_gives_the_focus_back(visit: Visit) -> None:
     page.keyboard.press("Escape")
     expect(receipt).to_be_hidden()
     expect(page.locator(f"#live-rows [data-id={opened}]")).to_be_focused()
+
+
+def test_a_long_answer_that_ends_after_later_ones_is_shown_too(visit: Visit) -> None:
+    """A decision is stamped with its start and listed at its end."""
+    visit.page.clock.install()
+    visit.traffic(1)
+    page = visit.open("live")
+    expect(page.locator(FIGURE.format("Requests"))).to_have_text("1")
+    records = visit.world.ledger.records
+    records.append(replace(records[0], id="tw-long", created=records[0].created - 60))
+    for _ in range(16):
+        with page.expect_request("**/v1/decisions*"):
+            page.clock.run_for(2100)
+        page.wait_for_timeout(10)
+    expect(page.locator(FIGURE.format("Requests"))).to_have_text("2")
 
 
 def test_what_is_kept_is_bounded_in_time_and_number(visit: Visit) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from serve_app.errors import EngineFailed
 from tests.browser.conftest import Visit, make_world, served, slow, visiting
@@ -11,6 +11,12 @@ from tests.fakes import stream_script
 from tests.graph import wait_for
 
 pytestmark = pytest.mark.browser
+BROKEN = """() => {
+    const asked = window.fetch;
+    const pull = (stream) => stream.error(new TypeError("network error"));
+    const broken = async () => new Response(new ReadableStream({ pull }));
+    window.fetch = (path, options) => (path.includes("completions") ? broken() : asked(path, options));
+}"""
 ATTACK = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
@@ -94,6 +100,34 @@ def test_an_answer_that_fails_is_explained(visit: Visit) -> None:
     expect(page.locator(".answer .state")).to_have_text("failed")
     assert all("502" in complaint for complaint in visit.seen.complaints)  # the browser's own line for an answer that is an error
     visit.seen.complaints.clear()
+
+
+def test_a_late_receipt_does_not_explain_the_next_question(visit: Visit) -> None:
+    page, held = visit.open(), []
+
+    def hold_the_first(route: Route) -> None:
+        held.append(route)
+        if len(held) > 1:
+            route.fallback()
+
+    page.route("**/v1/decisions/*", hold_the_first)
+    visit.ask("Design a casino")
+    wait_for(lambda: page.wait_for_timeout(10) or held, 3, "the first receipt to be asked for")
+    visit.ask("What is a router?")
+    expect(page.locator("#why .signal").first).to_be_visible()
+    with page.expect_response("**/v1/decisions/*"):
+        held[0].fallback()
+    page.wait_for_timeout(100)
+    expect(page.locator("#why .verdict")).to_have_text("Went to the small tier")
+
+
+def test_a_connection_that_breaks_in_an_answer_is_explained(visit: Visit) -> None:
+    page = visit.open()
+    page.evaluate(BROKEN)
+    page.fill("#prompt", "What is a router?")
+    page.click("#send")
+    expect(page.locator("#trouble")).to_have_text("The connection broke in the middle of the answer.")
+    expect(page.locator(".answer .state")).to_have_text("failed")
 
 
 # Keys

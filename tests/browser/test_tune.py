@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from serve_app.domain import Tier
 from serve_app.evaluate.history import from_file
@@ -49,6 +49,46 @@ def test_a_request_that_would_go_small_pays_the_small_price_for_its_tokens(visit
     expect(page.locator("#tune-figures .big").nth(0)).to_have_text(f"{cost * 100:.2f} ¢")
 
 
+def test_a_threshold_between_the_sliders_steps_is_shown_as_it_is_until_the_slider_moves(visit: Visit) -> None:
+    visit.traffic(3)
+    in_force(visit, 0.6534)
+    page = visit.open("tune")
+    expect(page.locator("#tune-says")).to_contain_text("In force: 0.65. 33 % of these decisions went large, at")
+    expect(page.locator("#tune-command")).to_have_text("tierwise replay --write 0.6534")
+    set_threshold(visit, "0.7")
+    expect(page.locator("#tune-command")).to_have_text("tierwise replay --write 0.7")
+
+
+def test_each_way_is_counted_where_another_threshold_was_in_force_when_they_were_made(visit: Visit) -> None:
+    visit.traffic(30)
+    in_force(visit, 0.0)
+    page = visit.open("tune")
+    expect(page.locator("#tune-state")).to_have_text("over 30 decisions")
+    set_threshold(visit, "0.22")
+    moved = sum(1 for record in visit.world.ledger.records if record.decision.tier is Tier.SMALL and record.decision.score.value >= 0.22)
+    assert moved > 0
+    expect(page.locator("#tune-flips")).to_contain_text(f"{moved} from small to large, those nearest")
+
+
+def test_where_the_status_does_not_tell_the_threshold_in_force_a_requests_own_is_not_taken_for_it(visit: Visit) -> None:
+    visit.traffic(3)
+    body = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
+    visit.page.request.post(f"{visit.url}/v1/chat/completions", data=body, headers={"x-tierwise-threshold": "0.9"})
+    in_force(visit, None)
+    page = visit.open("tune")
+    expect(page.locator("#tune-says")).to_contain_text("In force: 0.65.")
+
+
+def in_force(visit: Visit, threshold: float | None) -> None:
+    """What `/status` says of it; to a key that is no admin's it says nothing."""
+
+    def told(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "threshold": threshold})
+
+    visit.page.route("**/status", told)
+
+
 def test_what_the_score_did_not_decide_stays_where_it_was(visit: Visit) -> None:
     hard, easy = ({"role": "user", "content": text} for text in ("Design a casino", "hello"))
     answer = {"role": "assistant", "content": "Done."}
@@ -90,6 +130,8 @@ def test_the_page_and_the_command_line_replay_alike(visit: Visit, tmp_path: Path
     visit.traffic(40)
     page = visit.open("tune")
     listed = page.request.get(f"{visit.url}/v1/decisions?limit=500").json()["data"]
+    doubted = next(row for row in listed if row["tier"] == "large")
+    doubted |= {"cost_usd": doubted["cost_usd"] * 1.5, "reason": "escalated_low_confidence"}  # a small answer was paid too
     labels = [{"id": row["id"], "expected_tier": ("small", "large")[number % 2]} for number, row in enumerate(listed)]
     file = tmp_path / "decisions.jsonl"
     file.write_text("\n".join(map(json.dumps, listed)))
@@ -107,6 +149,7 @@ def test_the_page_and_the_command_line_replay_alike(visit: Visit, tmp_path: Path
     for threshold, found in zip(thresholds, ours, strict=True):
         point = points[threshold]
         assert found["cost"] == pytest.approx(point.usd.value)
+        assert 1 - found["cost"] / found["allLarge"] == pytest.approx(point.saved.value)
         assert found["largeShare"] == pytest.approx(point.large_share.value)
         assert point.agreement is not None
         assert found["quality"] == pytest.approx(point.agreement.value)

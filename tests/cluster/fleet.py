@@ -25,6 +25,7 @@ from tests.graph import REPO, free_port, wait_for
 
 HEAD = "head"
 SMALL_NODE, LARGE_NODE = "g6e.xlarge", "g6e.12xlarge"
+PARTS = ("Ingress", "Embedder", "RouterLLM", "SmallTier", "LargeTier", "Ledger")
 KINDS = {"small": SMALL_NODE, "large": LARGE_NODE}
 MIB = 2**20
 STORE = 80 * MIB  # the least that Ray takes is 75 MiB
@@ -140,20 +141,19 @@ class Fleet:
         application = _get_global_client().get_serve_details()["applications"].get("tierwise", {"deployments": {}, "status": "NONE"})
         return dict(application)
 
+    def everything(self) -> dict[str, list[Replica]]:
+        """Every replica by deployment, at one moment; empty while the application is built anew."""
+        deployments = self.details()["deployments"]
+        return {name: [self._replica(each) for each in deployments[name]["replicas"]] for name in PARTS if name in deployments}
+
     def replicas(self, deployment: str, *states: str) -> list[Replica]:
         """Those in one of `states`, or all."""
-        found = self.details()["deployments"].get(deployment, {"replicas": []})["replicas"]
-        replicas = [
-            Replica(
-                str(each["replica_id"]),
-                str(getattr(each["state"], "value", each["state"])),
-                self._instances.get(each.get("node_id") or "", ""),
-                each.get("node_id") or "",
-                each.get("pid") or 0,
-            )
-            for each in found
-        ]
-        return [replica for replica in replicas if not states or replica.state in states]
+        return [replica for replica in self.everything().get(deployment, []) if not states or replica.state in states]
+
+    def _replica(self, each: Mapping[str, Any]) -> Replica:
+        node = each.get("node_id") or ""
+        state = str(getattr(each["state"], "value", each["state"]))
+        return Replica(str(each["replica_id"]), state, self._instances.get(node, ""), node, each.get("pid") or 0)
 
     def ready(self) -> bool:
         try:
@@ -170,7 +170,9 @@ class Fleet:
         wait_for(lambda: self.settled() and self.ready(), seconds, "Serve to be done")
 
     def settled(self) -> bool:
-        return str(getattr(self.details()["status"], "value", self.details()["status"])) == "RUNNING"
+        """While the application is built anew, Serve lists no deployment at all."""
+        status = self.details()["status"]
+        return str(getattr(status, "value", status)) == "RUNNING" and all(self.replicas(name, "RUNNING") for name in PARTS)
 
 
 def config_of(folder: Path, *, scaled: tuple[str, ...] = (), **args: Any) -> dict[str, Any]:

@@ -9,11 +9,10 @@ import pytest
 from tests.chaos.report import Report, client_view
 from tests.chaos.requests import MODELS, mixed, only
 from tests.chaos.traffic import Traffic, figures
-from tests.cluster.fleet import LARGE_NODE, SMALL_NODE, Fleet, config_of, with_options
+from tests.cluster.fleet import LARGE_NODE, PARTS, SMALL_NODE, Fleet, config_of, with_options
 from tests.graph import wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
-PARTS = ("Ingress", "Embedder", "RouterLLM", "SmallTier", "LargeTier", "Ledger")
 RATE = 8.0
 DEADLINE_S = 60.0
 SURGE = {name: {"max_surge_percent": 100} for name in PARTS if name != "Ledger"}  # the ledger is the one writer
@@ -26,18 +25,21 @@ def version(folder: Path, number: int) -> dict[str, Any]:
 
 
 def ids(fleet: Fleet) -> set[str]:
-    return {replica.id for name in PARTS for replica in fleet.replicas(name)}
+    return {replica.id for replicas in fleet.everything().values() for replica in replicas}
 
 
 def replaced(fleet: Fleet, old: set[str]) -> bool:
-    replicas = [replica for name in PARTS for replica in fleet.replicas(name)]
-    running = all(fleet.replicas(name, "RUNNING") for name in PARTS)
-    return running and all(replica.id not in old and replica.state == "RUNNING" for replica in replicas)
+    now = fleet.everything()
+    replicas = [replica for each in now.values() for replica in each]
+    return (
+        len(now) == len(PARTS) and all(now.values()) and all(replica.id not in old and replica.state == "RUNNING" for replica in replicas)
+    )
 
 
 async def rolled(fleet: Fleet, config: dict[str, Any], name: str) -> tuple[dict[str, Any], float]:
     """What clients saw while every replica was replaced, and how long that took."""
     old = await asyncio.to_thread(ids, fleet)
+    assert len(old) >= len(PARTS), old
     async with Traffic(fleet.url, mixed(name), rate=RATE, deadline_s=DEADLINE_S) as traffic:
         await asyncio.sleep(3.0)
         began = traffic.now()
@@ -96,14 +98,15 @@ async def test_without_a_surge_single_replicas_are_away_until_their_successors_a
     assert seen["hung"] == seen["wrong"] == 0, seen
 
 
-async def test_a_lost_node_fails_no_request_where_two_gateways_run(fleet: Fleet, report: Report, folder: Path) -> None:
+async def test_a_lost_node_costs_the_streams_on_it_and_little_more(fleet: Fleet, report: Report, folder: Path) -> None:
     fleet.shape(small=4, large=2)
     fleet.deploy(with_options(version(folder, 4), **TWO))
     await asyncio.to_thread(fleet.wait_settled, 120.0)
     async with Traffic(fleet.url, only("small", "lost"), rate=RATE, deadline_s=DEADLINE_S) as traffic:
         await asyncio.sleep(3.0)
-        fault = traffic.now()
-        await asyncio.to_thread(fleet.lose, fleet.node_of("SmallTier"))
+        fault, node = traffic.now(), fleet.node_of("SmallTier")
+        gateway_there = node.node_id in {replica.node for replica in fleet.replicas("Ingress", "RUNNING")}
+        await asyncio.to_thread(fleet.lose, node)
 
         def back() -> bool:
             return len([answer for answer in traffic.answers if answer.tier == "small" and answer.sent > fault + 1.0]) >= 8
@@ -121,6 +124,10 @@ async def test_a_lost_node_fails_no_request_where_two_gateways_run(fleet: Fleet,
         **seen,
     )
     assert seen["hung"] == seen["wrong"] == 0, seen
+    # A stream that had begun ends with an error event; while one tier is away, the other may refuse what would wait too long.
+    allowed = {"200 engine_error", "429 overloaded"} | ({"502 engine_error", "none RemoteProtocolError"} if gateway_there else set())
+    assert set(seen["failed"]) <= allowed, seen
+    assert sum(seen["failed"].values()) <= 2 * RATE, seen
 
 
 async def test_scaling_out_waits_for_a_node_and_scaling_in_leaves_one_replica(fleet: Fleet, folder: Path) -> None:

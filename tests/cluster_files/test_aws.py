@@ -49,7 +49,7 @@ def test_every_worker_is_a_machine_of_the_profiles_fleet() -> None:
 
 def test_the_head_runs_nothing_of_the_graph() -> None:
     head = aws.types()["head"]
-    assert (head["resources"], head["max_workers"]) == ({"CPU": 0}, 0)
+    assert (head["resources"], head["max_workers"]) == ({"CPU": 0, "instance:m7i.2xlarge": 1}, 0)
     assert head["node_config"]["InstanceType"].startswith("m")
 
 

@@ -174,6 +174,14 @@ def test_without_replicas_a_queued_request_starts_one() -> None:
     assert controller.ticks(1, [], target=0, queued=1.0) == 1
 
 
+def test_what_was_served_between_two_reports_keeps_the_last_replica() -> None:
+    controller = Controller(QueuePolicy(), min_replicas=0)
+    quick = LARGE.model_copy(update={"idle_s": 10.0})
+    for number in range(10):
+        assert controller.ticks(5, [Replica(quick, **IDLE, served=number)], target=1) == 1
+    assert controller.ticks(10, [Replica(quick, **IDLE, served=9)], target=1) == 0
+
+
 def test_an_error_in_the_policy_holds_and_never_reaches_the_controller(controller: Controller) -> None:
     assert controller.ticks(3, [Replica(**BUSY)], metrics=[("not", "what Serve gives")]) == 1
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from serve_app.app import build
 from serve_app.deployments.ingress import Fingerprint, in_force
 from serve_app.settings import Live
 from tests.fakes import calibration, make_request
@@ -25,3 +26,8 @@ def test_equal_prompts_have_equal_fingerprints_under_one_key_only() -> None:
     assert one("hello") == one("hello") != one("hello ")
     assert one("hello") != other("hello")
     assert len(one("\ud800")) == 64
+
+
+def test_an_ingress_that_leaves_may_finish_its_longest_request() -> None:
+    args = {"profile": "local", "timeouts": {"request_s": 240}}
+    assert build(args)._bound_deployment._deployment_config.graceful_shutdown_timeout_s > 240

@@ -9,7 +9,7 @@ import pytest
 
 from serve_app.deployments import clients
 from serve_app.deployments.clients import HandleLedger
-from serve_app.deployments.ledger import READERS
+from serve_app.deployments.ledger import PAGES, READERS
 from serve_app.domain import DecisionQuery
 from serve_app.errors import NotReady
 from serve_app.observe.receipt import row
@@ -26,7 +26,7 @@ async def test_what_is_written_is_listed(url: str) -> None:
     await stop(server)
 
 
-async def test_any_number_of_slow_readers_leaves_the_writer_a_thread(url: str) -> None:
+async def test_any_number_of_slow_readers_leaves_the_writer_a_thread_and_a_place(url: str) -> None:
     server = await deployed(url)
     most, inside, release = 0, 0, threading.Event()
 
@@ -41,9 +41,13 @@ async def test_any_number_of_slow_readers_leaves_the_writer_a_thread(url: str) -
     server._store.page = slow
     readers = [asyncio.create_task(server.page(DecisionQuery(limit=9))) for _ in range(50)]
     await soon(server.record([row(record("tw-1"))]))
+    refused = [reader for reader in readers if reader.done()]
+    assert len(refused) == 50 - PAGES, "Serve has 64 places here"
+    assert all(isinstance(reader.exception(), NotReady) for reader in refused)
     release.set()
-    assert await asyncio.gather(*readers) == [[]] * 50
+    assert await asyncio.gather(*(reader for reader in readers if reader not in refused)) == [[]] * PAGES
     assert most == READERS
+    assert await server.page(DecisionQuery(limit=9)) == [], "places are given back"
     await stop(server)
 
 

@@ -1,10 +1,13 @@
 """The shells around the engines: no start without an answer, and no probe among a client's tokens."""
 
+import sys
 from collections.abc import AsyncGenerator
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from serve_app.deployments import tier_engine
 from serve_app.deployments.settlement import Settlements
 from serve_app.deployments.tier_engine import RouterLLM, TierEngine
 from serve_app.domain import Json, Kind, Usage
@@ -100,9 +103,36 @@ async def test_a_probe_is_no_load_for_the_autoscaler() -> None:
     assert [queues["running"] for queues in (*during, tier.queues())] == [2, 3]
 
 
+async def test_clients_requests_are_counted_and_probes_are_not() -> None:
+    tier = Tier(Server(plain_answer("m")))
+    await tier._warm(SETTINGS, began=0.0)
+    assert tier.record_autoscaling_stats()["num_requests_served"] == 0.0
+    [item async for item in tier.generate("chat", {"messages": []}, "tw-1-0")]
+    assert tier.record_autoscaling_stats()["num_requests_served"] == 1.0
+
+
 async def test_the_router_is_probed_with_a_rating() -> None:
     server = Server()
     router = Router(server)
     await router._warm(SETTINGS, began=0.0)
     told = await router.load_report()
     assert (len(server.rated), told["probes"], told["probe_tokens"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("shell", "arguments"), [(Tier, ()), (Router, (128,))])
+async def test_the_import_of_the_engine_is_part_of_the_starts_time(
+    shell: type[Any], arguments: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    class Importing(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            seen.append("imported")
+            raise AttributeError(name)
+
+    monkeypatch.setitem(sys.modules, "serve_app.deployments.vllm_server", Importing("vllm_server"))
+    monkeypatch.setattr(tier_engine, "process_began", lambda now: seen.append("looked at the clock") or now)
+    with pytest.raises(ImportError):
+        await shell.__mro__[1].__init__(object.__new__(shell), SETTINGS, *arguments)
+    assert seen[0] == "looked at the clock"
+    assert "imported" in seen

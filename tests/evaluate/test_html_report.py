@@ -119,6 +119,9 @@ def test_a_file_of_judged_rows_has_the_quality_too_and_no_answers(made: tuple[st
     text = out.read_text(encoding="utf-8")
     assert "Quality by threshold" in text
     assert "mirror_share" in text
+    rows.write_text(json.dumps({**row, "total_seconds": None}))
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert (done.exit_code, json.loads(done.output)["p99_seconds"]) == (0, None)
     rows.write_text(json.dumps({**row, "created": None}))
     done = CliRunner().invoke(app, command)
     assert (done.exit_code, len(done.output.strip().splitlines())) == (2, 1)

@@ -135,6 +135,11 @@ def test_intervals_are_those_of_a_mean_and_the_same_again() -> None:
 # --- where the records come from
 
 
+def test_a_file_with_the_newest_first_is_put_in_order() -> None:
+    found = made_of(row(0.2, "small", created=3.0, threshold=0.8), row(0.2, "small", created=2.0))
+    assert replay.replay(found, [], SMALL, resamples=2).in_force == 0.8
+
+
 def decided(name: str, score: float, tier: Tier, **changes: Any) -> dict[str, Any]:
     reason = Reason.SCORE_ABOVE if tier is Tier.LARGE else Reason.SCORE_BELOW
     decision = Decision(tier, reason, 0.65, Score(score, score, SignalState.OK), Mode.NORMAL, **changes)
@@ -164,6 +169,13 @@ def test_a_ledger_is_replayed_and_its_export_gives_the_same(ledger: str, tmp_pat
     assert [(p["threshold"], p["to_large"], p["to_small"]) for p in found["points"]] == [(0.1, 1, 0), (0.65, 0, 0), (0.95, 0, 1)]
     CliRunner().invoke(app, ["export", "--ledger", ledger, "--out", str(tmp_path / "out.parquet")])
     assert run("--data", tmp_path / "out.parquet", "--threshold", 0.1, "--threshold", 0.95, "--json") == (0, found)
+
+
+def test_the_environment_names_a_ledger_unless_a_file_is_named(ledger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERWISE_LEDGER_URL", ledger)
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row(0.5, "large")) + "\n")
+    assert run("--json")[1]["rows"] == 3
+    assert run("--data", tmp_path / "rows.jsonl", "--json")[1]["rows"] == 1
 
 
 def test_a_time_and_outcomes_from_a_file_are_taken(ledger: str, tmp_path: Path) -> None:
@@ -199,12 +211,24 @@ def test_a_mistake_is_one_line(ledger: str, options: list[str], says: str) -> No
     assert says in text
 
 
-@pytest.mark.parametrize("text", ["not json\n", "[1]\n", '{"id": "tw-1"}\n', json.dumps(row(0.5, "small", cost_usd="much")) + "\n", ""])
+BROKEN = [
+    json.dumps(row(0.5, "small", **changes)) + "\n"
+    for changes in (
+        {"cost_usd": "much"},
+        {"cost_usd": None},
+        {"created": "2026-11-24"},
+        {"created": 10**400},
+        {"all_large_usd": float("nan")},
+    )
+]
+
+
+@pytest.mark.parametrize("text", ["not json\n", "[1]\n", '{"id": "tw-1"}\n', *BROKEN, ""])
 def test_a_file_that_holds_something_else_is_refused_in_words(tmp_path: Path, text: str) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(text)
     with pytest.raises(RequestError):
-        history.from_file(file)
+        history.from_file(file, since=0.5)
     (tmp_path / "rows.parquet").write_text(text)
     with pytest.raises(RequestError):
         history.from_file(tmp_path / "rows.parquet")

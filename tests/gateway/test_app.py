@@ -283,6 +283,13 @@ async def test_a_chosen_tier_that_loads_is_not_replaced(endpoint: Endpoint) -> N
     assert (await endpoint.chat(model="small")).status_code == 200
 
 
+async def test_the_large_tier_answers_for_a_small_one_that_was_named_and_is_gone(endpoint: Endpoint) -> None:
+    endpoint.world.small.is_ready = False
+    response = await endpoint.chat(model="small")
+    assert (response.status_code, response.headers["x-tierwise-tier"]) == (200, "large")
+    assert response.headers["x-tierwise-reason"] == "tier_unavailable"
+
+
 # Keys
 
 

@@ -1,5 +1,6 @@
 """Traces as a collector gets them: over OTLP, from the whole HTTP surface."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,9 +11,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from serve_app.domain import SignalState
 from serve_app.errors import EngineFailed
 from serve_app.observe.tracing import Tracing, span_of
-from tests.fakes import FakeAssessor, FakeEmbedder, World, stream_script
+from tests.fakes import FakeAssessor, FakeClock, FakeEmbedder, World, stream_script
 from tests.gateway.conftest import make_app, make_client
 
 CLIENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"  # the example of the W3C's recommendation
@@ -123,6 +125,51 @@ async def test_stages_of_the_score_are_spans_and_a_late_one_is_an_error() -> Non
     assert spans["assess"].attributes["error.type"] == "failed"
 
 
+async def test_a_rating_is_asked_beside_the_embedding_and_ends_with_the_decision() -> None:
+    class Rating(FakeAssessor):
+        async def assess(self, text: str) -> Any:
+            await embedded.wait()
+            world.clock.advance(0.2)
+            return await super().assess(text)
+
+    class Vector(FakeEmbedder):
+        async def embed(self, text: str) -> Any:
+            await asyncio.sleep(0)
+            world.clock.advance(0.1)
+            embedded.set()
+            return await super().embed(text)
+
+    embedded, world = asyncio.Event(), World()
+    world.embedder, world.assessor = Vector(0.6), Rating(0.1)
+    _, spans = await traced(world, {})
+    assert spans["assess"].start_time == spans["embed"].start_time
+    assert spans["assess"].end_time - spans["assess"].start_time == pytest.approx(0.3e9, rel=0.01)
+
+
+async def test_a_rating_that_was_left_out_is_no_span() -> None:
+    class Ticking(FakeClock):
+        def monotonic(self) -> float:
+            self.advance(1e-6)  # as a real clock does between two looks
+            return super().monotonic()
+
+    world = World()
+    world.clock = Ticking()
+    world.embedder = FakeEmbedder(0.05)
+    answer, spans = await traced(world, {})
+    assert world.ledger.records[0].decision.score.assessment_state is SignalState.SKIPPED
+    assert (answer.status_code, "embed" in spans, "assess" in spans) == (200, True, False)
+
+
+@pytest.mark.parametrize("attributes", ["service.name=ours,team=a", "team=a, service.name=o%75rs"])
+def test_the_service_may_be_named_among_the_resources_attributes(attributes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_RESOURCE_ATTRIBUTES": attributes}
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", attributes)
+    tracing = Tracing.from_environment(env)
+    assert tracing is not None
+    tracing.close()
+    assert tracing._provider.resource.attributes["service.name"] == "ours"
+
+
 async def test_a_failed_attempt_and_the_one_that_answered_are_both_there() -> None:
     world = World()
     world.small.script = [EngineFailed("It broke.")]
@@ -141,7 +188,16 @@ async def test_a_client_that_does_not_sample_gets_no_spans_and_its_engine_is_tol
 
 @pytest.mark.parametrize(
     "header",
-    ["", "nonsense", f"00-{'0' * 32}-00f067aa0ba902b7-01", f"ff-{CLIENT[3:]}", CLIENT.upper(), f"{CLIENT}\u00e9", "0" * 5000],
+    [
+        "",
+        "nonsense",
+        f"{CLIENT}-what-later-versions-have",
+        f"00-{'0' * 32}-00f067aa0ba902b7-01",
+        f"ff-{CLIENT[3:]}",
+        CLIENT.upper(),
+        f"{CLIENT}\u00e9",
+        "0" * 5000,
+    ],
 )
 async def test_a_malformed_header_starts_a_trace_of_its_own(header: str) -> None:
     answer, spans = await traced(World(), {"traceparent": header.encode("utf-8")} if header else {})  # type: ignore[dict-item]

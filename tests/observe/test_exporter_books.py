@@ -212,3 +212,14 @@ def test_all_large_is_one_replica_while_one_would_do_and_more_when_the_small_tie
     # Five times that on the small tier would need three times the sequences of one replica.
     kept.enter(reading(NOON + 2 * HOUR, fleet(head=(*counters(large=128_000, small=384_000), *loads(large=64)))))
     assert kept.state.sums["all_large/fleet"] == pytest.approx(10.493 * (1 + 3))
+
+
+def test_a_node_that_was_silent_at_the_first_reading_of_all_brings_no_past_along() -> None:
+    kept, other = books(), "http://other/metrics"
+    pages = {ONE: text(None, more=counters(worker="w1", requests=50)), other: None}
+    kept.enter(reading(NOON, pages))
+    pages = {ONE: text(None, more=counters(worker="w1", requests=51)), other: text(None, more=counters(worker="w2", requests=700))}
+    kept.enter(reading(NOON + 10, pages))
+    pages[other] = text(None, more=counters(worker="w2", requests=702))
+    kept.enter(reading(NOON + 20, pages))
+    assert kept.state.sums["requests"] == 1 + 2

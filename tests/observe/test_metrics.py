@@ -54,6 +54,14 @@ def test_a_decision_counts_by_tier_and_reason(numbers: Numbers, metrics: Metrics
     assert ("score", ("large",)) not in numbers.observed
 
 
+def test_a_stage_is_timed_where_it_was_asked(numbers: Numbers, metrics: Metrics) -> None:
+    timed = replace(make_score(0.2), embed_seconds=0.01, assess_seconds=0.02)
+    for state in (SignalState.OK, SignalState.LATE, SignalState.SKIPPED):
+        metrics.decided(Decision(Tier.SMALL, Reason.SCORE_BELOW, 0.65, replace(timed, assessment_state=state)))
+    stages = {labels[0]: values for (name, labels), values in numbers.observed.items() if name == "router_stage_seconds"}
+    assert stages == {"embed": [0.01] * 3, "assess": [0.02] * 2}
+
+
 def test_a_fault_of_a_signal_is_counted(numbers: Numbers, metrics: Metrics) -> None:
     metrics.signal_fault("assessment", SignalState.LATE)
     assert numbers.added == {("signal_faults_total", ("assessment", "late")): 1}

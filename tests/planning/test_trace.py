@@ -67,6 +67,13 @@ def test_a_day_and_more_gives_the_hours_weights() -> None:
     assert found.hourly[9] / found.hourly[3] == pytest.approx((120 + 3600) / 120, rel=0.02)
 
 
+def test_a_day_that_is_covered_in_part_counts_no_more_than_the_others() -> None:
+    at = 7.5 * 3600 + np.arange(0.0, 86_400.0 * 1.4, 30.0)
+    same = np.ones(len(at))
+    found = described(Trace(at, same, 9 * same, 0 * same, -same, 0.5), Traffic(), 730.0)
+    assert found.hourly == pytest.approx([120.0] * 24, rel=0.03)
+
+
 def test_bursts_are_what_goes_beyond_poisson() -> None:
     rng = np.random.default_rng(0)
     factors = rng.gamma(4.0, 0.25, 600)  # spread of a half
@@ -92,6 +99,7 @@ def test_what_is_no_ledger_is_said_in_one_line(tmp_path: Path, ledger: Path) -> 
         (str(tmp_path / "missing.db"), "no such file"),
         (str(tmp_path / "text.db"), "cannot be read as a tierwise ledger"),
         (str(tmp_path / "empty.db"), "0 finished requests, too few to plan with"),
+        (f"sqlite:///{tmp_path / 'missing.db'}", "cannot be read as a tierwise ledger"),
         ("nonsense://user:secret@host/db", "cannot be read as a tierwise ledger"),
     ):
         with pytest.raises(RequestError) as error:
@@ -99,3 +107,4 @@ def test_what_is_no_ledger_is_said_in_one_line(tmp_path: Path, ledger: Path) -> 
         assert says in error.value.message
         assert "secret" not in error.value.message
         assert len(error.value.message.splitlines()) == 1
+    assert not (tmp_path / "missing.db").exists(), "SQLite makes a file of every name that it may write to"

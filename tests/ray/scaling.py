@@ -19,6 +19,7 @@ LARGE = 4
 QUIET = {"depth": 60.0, "depth_in": 50.0, "out_after_s": 0.5, "in_after_s": 2.0, "cooldown_s": 0.5, "stale_s": 5.0}
 EAGER = {**QUIET, "depth": 2.5, "depth_in": 2.0}
 CHUNKS_A_SECOND = 10
+UPDATE_S = 16.0
 
 
 @contextmanager
@@ -127,7 +128,7 @@ def rolling_update(item: dict[str, Any]) -> None:
 
 
 def scenario(graph: Graph, seconds: float, note: Callable[[str], object]) -> None:
-    """1 -> 2 by changed thresholds alone, 2 -> 1 with a stream on each replica, then an update that replaces the one that is left."""
+    """1 -> 2 by changed thresholds alone, 2 -> 1 with a stream on each replica, then an update of the one that is left, with a stream."""
     before = graph.replicas()
     crowd = [Stream(graph, 180) for _ in range(3)]
     time.sleep(2)
@@ -142,14 +143,17 @@ def scenario(graph: Graph, seconds: float, note: Callable[[str], object]) -> Non
     streams = stream_of_each(graph, seconds)
     assert {stream.pid() for stream in streams} == both
     wait_for(lambda: states(graph).get("RUNNING") == 1, 60, "the scale-in")
+    last = Stream(graph, seconds + UPDATE_S)
     note(f"scaled in to one, {len(pids(graph))} processes")
     assert (pids(graph), [stream.is_alive() for stream in streams]) == (both, [True, True]), "the one that leaves still streams"
-    deploy(graph, rolling_update)
-    wait_for(lambda: len(pids(graph) - both) == 1, 60, "the updated replica")
-    assert [stream.is_alive() for stream in streams] == [True, True], "both old ones still stream"
-    note(f"being updated, {len(pids(graph))} processes: {states(graph)}")
+    deploy(graph, rolling_update)  # Serve begins with it when the scale-in is over
     for stream in streams:
         stream.join(seconds + 60)
-    note(f"streams of {[stream.words for stream in streams]} tokens are whole: {[stream.whole() for stream in streams]}")
-    assert [(stream.error, stream.whole()) for stream in streams] == [("", True)] * 2
+    wait_for(lambda: len(pids(graph) - both) == 1, 60, "the updated replica")
+    assert (last.pid() in pids(graph), last.is_alive()) == (True, True), "the one that is replaced still streams"
+    note(f"updated, {len(pids(graph))} processes")
+    last.join(seconds + 60)
+    read = [*streams, last]
+    note(f"streams of {[stream.words for stream in read]} tokens are whole: {[stream.whole() for stream in read]}")
+    assert [(stream.error, stream.whole()) for stream in read] == [("", True)] * 3
     wait_for(lambda: not pids(graph) & both, 30, "the old replicas to be gone")

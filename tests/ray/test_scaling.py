@@ -15,4 +15,4 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
 
 
 def test_thresholds_and_bounds_change_live_and_streams_survive_scale_in_and_update(scaled: Graph) -> None:
-    scenario(scaled, 28, print)
+    scenario(scaled, 14, print)

@@ -228,6 +228,17 @@ def test_one_request_keeps_the_last_replica_for_another_whole_time() -> None:
     assert tier.pass_time(900) == 1
 
 
+def test_a_request_that_came_and_went_between_two_looks_keeps_the_last_replica() -> None:
+    history, target = History(), 1
+    for second in range(3600):
+        sample = Sample(float(second), 1, 1, capacity=EACH, served=float(second // 60))  # one a minute, in no queue that is seen
+        target, history = decide(LARGE, history, sample, to_zero=True)
+        assert target == 1
+    for second in range(3600, 4442):
+        target, history = decide(LARGE, history, Sample(float(second), 1, 1, capacity=EACH, served=59.0), to_zero=True)
+    assert target == 0, "and then nobody came"
+
+
 def test_a_tier_that_starts_from_zero_is_not_started_twice() -> None:
     tier = Deployment(LARGE, replicas=0, loading_s=200, to_zero=True)
     tier.pass_time(150, queued=500.0)

@@ -85,3 +85,11 @@ def test_a_delay_of_serves_own_is_a_warning_also_the_default(tmp_path: Path, key
     report = report_of(tmp_path, changed(f"{LARGE}.autoscaling_config.{key}", value))
     assert report.problems == []
     assert f"{LARGE}.{SCALING}: autoscaling_config.{key} ({seconds} s) is added to its own times: set it to 0" in report.warnings
+
+
+@pytest.mark.parametrize(("number", "warned"), [(1, True), (2, True), (4, False)])
+def test_only_a_tier_may_sleep_without_a_warning(tmp_path: Path, number: int, *, warned: bool) -> None:
+    where = f"{D}.{number}.autoscaling_config.min_replicas"
+    report = report_of(tmp_path, changed(where, 0))
+    assert not report.problems
+    assert any("nobody wakes it" in line for line in report.warnings) is warned

@@ -91,13 +91,22 @@ function address(path, query) {
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }
 
+async function next(reader) {
+  try {
+    return await reader.read();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, "The connection broke in the middle of the answer.");
+  }
+}
+
 /** The JSON of each server-sent event. */
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await next(reader);
       if (done) return;
       const parts = (rest + value).split("\n\n");
       rest = parts.pop();

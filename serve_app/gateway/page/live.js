@@ -10,6 +10,7 @@ import { MOST, SPAN_S, Window } from "./window.js";
 
 const EVERY_MS = 2000;
 const OVERLAP_S = 6; // a decision is listed only when its record is written: ask again for those just behind
+const WHOLE_EVERY = 15; // polls: a long answer is listed at its end, under the time of its start, which may lie far behind
 const SHOWN = 12;
 const TRAIL = 90; // polls whose load is remembered
 
@@ -23,6 +24,7 @@ export class Live {
     this.trail = Object.fromEntries(TIERS.map((tier) => [tier, []]));
     this.open = false;
     this.paused = false;
+    this.polls = 0;
     this.timer = 0;
     this.asking = null;
     this.rowsShown = "";
@@ -68,7 +70,8 @@ export class Live {
     this.asking = new AbortController();
     const { signal } = this.asking;
     try {
-      const since = Math.max(serverNow() - SPAN_S, this.seen.newest - OVERLAP_S);
+      const whole = this.polls++ % WHOLE_EVERY === 0;
+      const since = Math.max(serverNow() - SPAN_S, whole ? 0 : this.seen.newest - OVERLAP_S);
       const [status, page] = await Promise.all([getJson("status", {}, signal), recent({ most: MOST, since, signal })]);
       this.seen.add(page.rows, serverNow());
       this.onStatus(status);

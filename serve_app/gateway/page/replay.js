@@ -5,6 +5,8 @@
  * keeps its tokens and pays the other tier's price: what the other model would really have written, nobody knows.
  */
 
+import { TIERS } from "./words.js";
+
 const SCORED = new Set(["score_above", "score_below", "capacity"]);
 
 /** Whether the threshold in force decided; in a tool loop the turn counts whose tier is the one of its score. As `tierwise replay` has it. */
@@ -45,7 +47,7 @@ export function prepare(rows, prices, labels = new Map()) {
 /** How good an answer of either tier is by its label, in [0, 1]; null without one. */
 function rightness(label) {
   if (!label) return null;
-  if (label.expected_tier) return { small: Number(label.expected_tier === "small"), large: Number(label.expected_tier === "large") };
+  if (TIERS.includes(label.expected_tier)) return { small: Number(label.expected_tier === "small"), large: Number(label.expected_tier === "large") };
   return { small: label.weak_score, large: label.strong_score };
 }
 
@@ -57,7 +59,7 @@ export function at(items, threshold) {
   for (const item of items) {
     const tier = tierAt(item, threshold);
     cost += item.cost[tier];
-    all += item.cost.large;
+    all += item.row.all_large_usd; // not what was paid there: a failed or doubted small answer may be in that
     large += tier === "large";
     moved += tier !== item.row.tier;
     if (item.right) {
@@ -112,4 +114,4 @@ export function readLabels(text) {
 }
 
 const isScore = (value) => typeof value === "number" && value >= 0 && value <= 1;
-const isLabel = (row) => ["small", "large"].includes(row.expected_tier) || (isScore(row.weak_score) && isScore(row.strong_score));
+const isLabel = (row) => TIERS.includes(row.expected_tier) || (isScore(row.weak_score) && isScore(row.strong_score));

@@ -115,7 +115,7 @@ export class Try {
       this.why.set(decision);
     });
     this.dry.text = "";
-    if (receipt && decided) await this.#settled(text, receipt, decided);
+    if (receipt && decided) await this.#settled(text, receipt, decided, answer);
   }
 
   /** Run one answer to its end, with Stop offered meanwhile; null when there is no receipt. */
@@ -136,11 +136,11 @@ export class Try {
     }
   }
 
-  async #settled(text, receipt, decided) {
+  async #settled(text, receipt, decided, answer) {
     this.#offer(text, receipt);
     try {
       const full = decisionOfReceipt(await getJson(`v1/decisions/${receipt.decision_id}`));
-      if (byId("answers").childElementCount) this.why.set({ ...full, overhead: decided.overhead });
+      if (answer.node.isConnected) this.why.set({ ...full, overhead: decided.overhead });
     } catch {
       // the receipt only adds the signals: without it, what the headers said stands
     }

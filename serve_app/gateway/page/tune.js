@@ -82,7 +82,7 @@ export class Tune {
   #prepare() {
     this.items = prepare(this.rows, this.status()?.prices, this.labels);
     this.curve = curve(this.items);
-    this.now = this.status()?.threshold ?? this.rows[0]?.threshold ?? 0.65;
+    this.now = this.status()?.threshold ?? this.items.find((item) => item.moves)?.row.threshold ?? 0.65;
     if (!this.moved) byId("threshold").value = this.now;
     const judged = this.items.filter((item) => item.right).length;
     const which = this.more ? "the latest " : "";
@@ -92,7 +92,7 @@ export class Tune {
   }
 
   #draw() {
-    const wanted = Number(byId("threshold").value);
+    const wanted = this.moved ? Number(byId("threshold").value) : this.now; // the slider has steps, the one in force may lie between
     byId("threshold-value").textContent = wanted.toFixed(3).replace(/0$/, "");
     byId("threshold").setAttribute("aria-valuetext", `${score(wanted)}, in force ${score(this.now)}`);
     show(byId("tune-yaml"), yaml(wanted));
@@ -154,8 +154,7 @@ export class Tune {
     }
     const rows = gone.slice(0, LISTED).map(({ row }) => row);
     const rest = gone.length - rows.length;
-    const way = wanted > this.now ? "from large to small" : "from small to large";
-    const says = `${number(gone.length)} ${way}, those nearest to the new threshold first; shown as they were.`;
+    const says = `${ways(gone)}, those nearest to the new threshold first; shown as they were.`;
     show(byId("tune-flips"), el("p", { class: "hint" }, says), decisionTable(rows, this.openReceipt),
       rest > 0 && el("p", { class: "hint" }, `and ${number(rest)} more`));
   }
@@ -197,6 +196,13 @@ function sentence(wanted, now, before, after) {
   const dearer = change > 0 ? "dearer" : "cheaper";
   const large = `${percent(after.largeShare)} would have gone large instead of ${percent(before.largeShare)}`;
   return `At ${score(wanted)}, ${large}: ${percent(Math.abs(change))} ${dearer}, ${number(after.moved)} of these decisions elsewhere.`;
+}
+
+/** They may go both ways: the threshold may have been another one when they were recorded. */
+function ways(gone) {
+  const toLarge = gone.filter(({ row }) => row.tier === "small").length;
+  const told = [[toLarge, "from small to large"], [gone.length - toLarge, "from large to small"]];
+  return told.filter(([count]) => count).map(([count, way]) => `${number(count)} ${way}`).join(", ");
 }
 
 function figures(before, after) {
