@@ -24,6 +24,11 @@ elif [ "$(id -u)" -ne 0 ]; then
 fi
 say "installing ${missing[*]}"
 run+=(env DEBIAN_FRONTEND=noninteractive timeout) # `env` behind sudo, which drops variables
-install() { "${run[@]}" 600 apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=60 "${missing[@]}" </dev/null >/dev/null 2>&1; }
-install || { "${run[@]}" 120 apt-get update -qq </dev/null >/dev/null 2>&1 && install; } ||
-  say "could not install ${missing[*]}: is a package mirror reachable? Their tests are skipped"
+install() { "${run[@]}" 600 apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=60 "$@" </dev/null >/dev/null 2>&1; }
+install "${missing[@]}" && exit 0
+"${run[@]}" 120 apt-get update -qq </dev/null >/dev/null 2>&1 || true
+failed=()
+for package in "${missing[@]}"; do # one by one: a name that this distribution does not know keeps none of the others out
+  install "$package" || failed+=("$package")
+done
+[ ${#failed[@]} -eq 0 ] || say "could not install ${failed[*]}: is a package mirror reachable? Their tests are skipped"
