@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-BAR = 16
+BAR = 8
 SHOWN = 12
 COLOURS = {"up": "green", "starting": "yellow", "asleep": "blue", "down": "red"}
 TIERS = {"small": "cyan", "large": "magenta"}
@@ -74,7 +74,7 @@ def _tiers(tiers: Json) -> "Table":
 
     table = Table(box=None, pad_edge=False)
     for name in ("tier", "state", "model", "replicas", "running", "waiting", "used", "breaker", "start"):
-        table.add_column(name, justify="right" if name in {"running", "waiting"} else "left", header_style="dim")
+        table.add_column(name, justify="right" if name in {"running", "waiting"} else "left", header_style="dim", no_wrap=True)
     for name, tier in tiers.items():
         state = str(tier.get("state", "up" if tier.get("ready") else "down"))
         table.add_row(
