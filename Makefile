@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Serve's own listeners pass every request through our filter of headers first.
 export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH := serve_app.deployments.proxy:middlewares
 
-.PHONY: setup serve status test test-core chaos quality scaling monitoring lint lock
+.PHONY: setup serve status test test-core chaos quality scaling bench monitoring lint lock
 
 setup:
 	@requirements/setup.sh $(EXTRA)
@@ -53,6 +53,12 @@ monitoring: setup
 # Our scaling policies against Ray's own on one trace, eight minutes: `make scaling TRACE=step` runs one of step, bursty and flat.
 scaling: setup
 	@$(BIN)/python -m tests.scaling.experiment $(TRACE) --images docs/images
+
+# Beside the engine called directly, a bare Ray hop, ray.serve.llm and LiteLLM (in an environment of its own), half an hour:
+# `make bench ONLY=decisions` measures one part, `make bench QUICK=1 REPEATS=1` all of them in a rough form. An idle machine measures best.
+bench: setup
+	@requirements/litellm.sh
+	@OMP_NUM_THREADS=1 $(BIN)/tierwise bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(if $(REPEATS),--repeats $(REPEATS))
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -12,3 +12,6 @@ unset UV_FIND_LINKS # a CPU build of torch found there would end up in the GPU l
 compile --extra gpu --group dev --output-file requirements/gpu.lock
 # See requirements/README.md for why torch goes without a hash.
 sed -i '/^torch==.*+cpu \\$/{s/ \\$//;n;d}' requirements/cpu.lock
+# LiteLLM is a contender of `make bench`, not a part of tierwise.
+echo 'litellm[proxy]==1.100.0' | .venv/bin/uv pip compile - --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --custom-compile-command "make lock" --output-file requirements/bench-litellm.lock

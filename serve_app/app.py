@@ -20,6 +20,7 @@ from serve_app.errors import SettingsError
 from serve_app.settings import Settings, check_live, parse
 
 FOR_OPERATORS = 64  # places beside the generations, so that /health, /status and /ready get through whatever the load
+LEDGER_CHECK_S = 2.0  # a dead ledger is back before the queues of 10,000 are full at 1,000 records a second; Serve's own is 10
 LAST_RECORDS_S = 30.0  # of a leaving ingress, once its last request has ended
 
 
@@ -55,6 +56,7 @@ def wire(settings: Settings, *, router_llm: Application, small: Application, lar
         LedgerServer,
         name="Ledger",
         max_ongoing_requests=64,
+        health_check_period_s=LEDGER_CHECK_S,
         ray_actor_options={"num_cpus": 0.1},
         logging_config={"enable_access_log": False},
     )

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serve_app import __version__, cli_recorded
+from serve_app import __version__, cli_audit, cli_bench, cli_golden, cli_judge, cli_promote, cli_recorded
 from serve_app.cli_shared import AsJson, user_errors
 
 __all__ = ["app", "main", "user_errors"]
@@ -51,9 +51,9 @@ def validate(
 ) -> None:
     """Check deployments.yaml without starting anything: one line per problem."""
     if schema:
-        from serve_app.settings import Settings  # noqa: PLC0415
+        from serve_app.settings.schema import schema as of_everything  # noqa: PLC0415
 
-        typer.echo(json.dumps(Settings.model_json_schema(), indent=2))
+        typer.echo(json.dumps(of_everything(), indent=2))
         return
     from serve_app.validate import check_file  # noqa: PLC0415 - a command imports what it needs
 
@@ -88,22 +88,25 @@ def calibrate(
     budget: Annotated[float | None, Budget] = None,
     threshold: Annotated[float | None, typer.Option(help="Outcome rows only: this threshold.")] = None,
     answer_tokens: Annotated[int, typer.Option(help="Mean length of an answer, for `--budget`.")] = 200,
-    embed: Annotated[bool, typer.Option("--embed", help="Outcome rows only: may use the embedder too, if that is better.")] = False,
+    ledger: Annotated[str, typer.Option(help="Also fit on what this ledger's judgements, feedback and early exits say.")] = "",
+    from_ledger: Annotated[bool, typer.Option("--from-ledger", help="The same, of `TIERWISE_LEDGER_URL` or deployments.yaml.")] = False,
+    since: cli_recorded.Since = "",
+    embed: Annotated[bool | None, typer.Option(help="Outcome rows only: use the embedder too, if that is better (the default).")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit a score and write it as an artefact: on labels (`expected_tier`), or on outcomes (`weak_score`, `strong_score`)."""
     from serve_app import offline  # noqa: PLC0415
-    from serve_app.evaluate import gain  # noqa: PLC0415
+    from serve_app.evaluate import gain, labelled_recorded  # noqa: PLC0415
 
-    with user_errors():
+    with user_errors(), labelled_recorded.with_ledger(data, ledger, since, config=from_ledger) as files:
         asked = gain.Asked(target_share, keep_quality, budget, threshold, answer_tokens)
-        if data and gain.is_outcomes(data):
-            fitted = offline.calibrate_outcomes(data, asked, profile=profile, seed=seed, embed=embed, progress=_progress)
+        if files and gain.is_outcomes(files):
+            fitted = offline.calibrate_outcomes(files, asked, profile=profile, seed=seed, embed=embed is not False, progress=_progress)
             out.write_bytes(gain.dump(fitted))
             lines, summary = gain.as_lines(fitted), {**gain.summary(fitted), "out": str(out)}
         else:
-            gain.refuse_knobs(asked, embed=embed)
-            calibration = offline.calibrate(data or [], profile=profile, seed=seed, rate=rate, progress=_progress)
+            gain.refuse_knobs(asked, embed=embed is True)
+            calibration = offline.calibrate(files, profile=profile, seed=seed, rate=rate, progress=_progress)
             out.write_bytes(offline.dump(calibration))
             summary = {
                 **calibration.description,
@@ -121,7 +124,7 @@ def evaluate(
     calibration: Annotated[Path | None, typer.Option(help="Artefact to judge; default: one fitted on these rows, nested.")] = None,
     train_elsewhere: Annotated[bool, typer.Option("--train-elsewhere", help="Judge each benchmark by a fit on all others.")] = False,
     centroids: Annotated[bool, typer.Option("--centroids", help="Compare with the packaged centroids too; embeds every prompt.")] = False,
-    embed: Annotated[bool, typer.Option("--embed", help="Fits may use the embedder too.")] = False,
+    embed: Annotated[bool, typer.Option(help="Fits may use the embedder too, as `calibrate` does.")] = True,
     profile: Annotated[str, typer.Option(help="Profile whose embedder and prices are used.")] = "local",
     seed: Annotated[int, typer.Option(min=0, help="Seed of folds and intervals.")] = 0,
     as_json: AsJson = False,
@@ -225,29 +228,6 @@ def new_key(
     typer.echo(lines, nl=False)
 
 
-@app.command()
-def golden(
-    url: Annotated[str, typer.Option(help="A running tierwise.")] = "http://127.0.0.1:8000",
-    api_key: Annotated[str, typer.Option(envvar="TIERWISE_API_KEY", help="Key, where the endpoint asks for one.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Route the golden prompts (never fitted on) through a running endpoint: accuracy, its interval, every miss."""
-    from serve_app import remote  # noqa: PLC0415
-
-    with user_errors():
-        report = remote.golden(url, api_key, progress=_progress)
-    low, high = report.interval
-    if as_json:
-        misses = [{"id": m.id, "expected": m.expected, "got": m.got, "score": m.score, "reason": m.reason} for m in report.misses]
-        typer.echo(json.dumps({"total": report.total, "accuracy": report.accuracy, "interval": [low, high], "misses": misses}))
-        return
-    for miss in report.misses:
-        shown = "-" if miss.score is None else f"{miss.score:.3f}"
-        typer.echo(f"{miss.id:20} expected {miss.expected:5} got {miss.got:5} score {shown} ({miss.reason}) {miss.prompt[:70]!r}")
-    interval = f"95 % interval {low:.3f}-{high:.3f}"
-    typer.echo(f"accuracy {report.accuracy:.3f} ({interval}) on {report.total} prompts, {report.large_share:.1%} large")
-
-
 @app.command("early-exit")
 def early_exit(
     url: Annotated[str, typer.Option(help="A running tierwise.")] = "http://127.0.0.1:8000",
@@ -288,9 +268,16 @@ def plan(
     typer.echo(json.dumps(report.as_json(found)) if as_json else "\n".join(report.as_lines(found)))
 
 
+audit = app.command()(cli_audit.audit)
+bench = app.command()(cli_bench.bench)
+golden = app.command()(cli_golden.golden)
 replay = app.command()(cli_recorded.replay)
 report = app.command()(cli_recorded.report)
 export = app.command()(cli_recorded.export)
+promote = app.command()(cli_promote.promote)
+rollback = app.command()(cli_promote.rollback)
+calibrations = app.command()(cli_promote.calibrations)
+judge = app.command()(cli_judge.judge)
 
 
 def _progress(items: list[Any], label: str) -> Iterator[Any]:

@@ -109,6 +109,17 @@ NO_SCORE = Score(value=None)
 
 
 @dataclass(frozen=True, slots=True)
+class Novel:
+    """That a prompt is unlike what the calibration was fitted on: its novelty is above `above`.
+
+    `lowered` is how far below the threshold its score still goes to the large tier; negative: how far above it to the small one.
+    """
+
+    above: float
+    lowered: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Which tier answers, and why. `threshold` is the one in force for this request."""
 
@@ -124,6 +135,7 @@ class Decision:
     chosen: Tier | None = None  # what the router chose, where shadow or canary mode lets another tier answer
     settings: str = ""  # hash of the settings in force
     own_threshold: bool = False  # the request or its key named the threshold
+    novel: Novel | None = None  # where it is; `threshold` does not have `lowered` in it
     guard_seconds: float = 0.0
     conversation_seconds: float = 0.0
 
@@ -293,6 +305,27 @@ class MirrorPair:
     mirror_answer: str
     mirror_usage: Usage
     mirror_cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """How good somebody found an answer: `score` in [0, 1]; `created` is when it was said, Unix time.
+
+    `by` is the key that says it, None where no key is asked for; `key`, `session` and `tier` are the decision's.
+    """
+
+    decision_id: str
+    created: float
+    tier: Tier
+    score: float
+    comment: str | None = None
+    by: str | None = None
+    key: str | None = None
+    session: str | None = None
+
+    @property
+    def good(self) -> bool:
+        return self.score >= 0.5
 
 
 @dataclass(frozen=True, slots=True)

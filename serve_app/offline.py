@@ -17,7 +17,7 @@ from serve_app.evaluate import gain, labelled, report
 from serve_app.gateway import openai
 from serve_app.ports import Embedding
 from serve_app.routing import calibrate as fitting
-from serve_app.routing import features, lexical, policy
+from serve_app.routing import features, fit_label, lexical, neighbours, policy
 from serve_app.routing.heads import Heads
 from serve_app.routing.orders import without_orders
 from serve_app.routing.score import Artefact, Calibration, dump, final, of_gain
@@ -38,21 +38,26 @@ def calibrate(data: list[Path], *, profile: str, seed: int, rate: bool, progress
         raise CalibrationError("there are no labelled rows to fit on")
     embedder = SentenceEmbedder(settings.embedder)
     texts = [features.cut(row.prompt, settings.router.max_chars) for row in rows]
-    vectors = [embedder.encode([text])[0] for text in progress(texts, "embedding")]
-    return fitting.fit(
-        np.stack(vectors),
-        [row.expected_tier for row in rows],
+    labels = fit_label.Labels([row.prompt for row in rows], [row.expected_tier for row in rows], [row.category for row in rows])
+    prepared = fit_label.prepare(
+        labels, lambda views: np.stack([embedder.encode([view])[0] for view in progress(list(views), "embedding")])
+    )
+    centroids = fitting.fit(
+        prepared.vectors,
+        labels.tiers,
         embedder=identity(settings.embedder),
         seed=seed,
         source=", ".join(path.name for path in data) or "packaged labelled prompts, fit part",
         ratings=_rate(settings, texts, progress) if rate else None,
+        texts=texts,
     )
+    return fitting.with_heads(centroids, prepared, seed=seed)
 
 
 def calibrate_outcomes(data: list[Path], asked: gain.Asked, *, profile: str, seed: int, embed: bool, progress: Progress) -> Heads:
     """Fit the learned heads on rows with scores of both models. Raises `CalibrationError`."""
     settings = parse({"profile": profile})
-    embedded = _embed(settings, progress) if embed else None
+    embedded = embed_with(settings, progress) if embed else None
     name = identity(settings.embedder) if embed else ""
     return gain.calibrate(data, asked, settings, seed=seed, embed=embedded, embedder=name)
 
@@ -67,8 +72,9 @@ def evaluate(
     profile: str,
     seed: int,
     progress: Progress,
+    embedded: gain.Embed | None = None,
 ) -> Json:
-    """Raises `CalibrationError`."""
+    """`embedded` embeds in the place of the profile's embedder. Raises `CalibrationError`."""
     settings = parse({"profile": profile})
     name = identity(settings.embedder)
     wanted = report.Wanted(
@@ -79,10 +85,10 @@ def evaluate(
         embedder=name if embed else "",
         seed=seed,
     )
-    return report.evaluate(data, wanted, settings, embed=_embed(settings, progress), progress=progress)
+    return report.evaluate(data, wanted, settings, embed=embedded or embed_with(settings, progress), progress=progress)
 
 
-def _embed(settings: Settings, progress: Progress) -> gain.Embed:
+def embed_with(settings: Settings, progress: Progress) -> gain.Embed:
     """The model is loaded when it is asked for the first time."""
 
     def embedded(prompts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -147,23 +153,29 @@ def _row(line: str, number: int) -> Json:
 def _score_row(row: Json, fitted: Artefact, embedder: LazyEmbedder, settings: Settings) -> Json:
     text = features.scored_text(row)
     request = Request(str(row["id"]), "chat", row, text, features.from_body(text, row), "auto")
-    rules = policy.Policy(fitted.threshold, settings.live.math_code_heuristic)
-    score = _by_heads(text, fitted, embedder, settings) if isinstance(fitted, Heads) else _by_centroids(text, fitted, embedder, settings)
+    rules = policy.of_live(settings.live, fitted.threshold)
+    score = scored(text, fitted, embedder, settings)
     decision = policy.decide_early(rules, request) or policy.decide(rules, request, score)
     return {"id": row["id"], "score": score.value, "tier": decision.tier.value, "reason": decision.reason.value}
 
 
-def _by_centroids(text: str, fitted: Calibration, embedder: LazyEmbedder, settings: Settings) -> Score:
-    cut = features.cut(text, settings.router.max_chars)
-    texts = [each for each in dict.fromkeys((cut, without_orders(cut))) if each]  # as serving scores it
-    embedded = max(fitted.embedding_score(vector) for vector in embedder.encode(texts or [cut]))
+def scored(text: str, fitted: Artefact, embedder: LazyEmbedder, settings: Settings) -> Score:
+    """Score one turn as serving does, without self-assessment."""
+    return _by_heads(text, fitted, embedder, settings) if isinstance(fitted, Heads) else _by_label(text, fitted, embedder, settings)
+
+
+def _by_label(text: str, fitted: Calibration, embedder: LazyEmbedder, settings: Settings) -> Score:
+    whole = features.cut(text, settings.router.max_chars) if fitted.label is None else lexical.scanned(text)
+    texts = [each for each in dict.fromkeys((whole, without_orders(whole))) if each] or [whole]  # as serving scores it
+    readings = [one for each in texts for one in fitted.read(each, settings.router.max_chars)]
     return final(
-        embedding=embedded,
+        embedding=fitted.highest(readings, embedder.encode([one.embedded for one in readings])),
         embedding_state=SignalState.OK,
         assessment=None,
         assessment_state=SignalState.SKIPPED,
         embedding_weight=settings.live.embedding_weight,
         calibration=fitted.sha256,
+        novelty=fitted.novelty(features.cut(text, settings.router.max_chars)),
     )
 
 
@@ -172,8 +184,9 @@ def _by_heads(text: str, fitted: Heads, embedder: LazyEmbedder, settings: Settin
     read = lexical.scanned(text)
     plain = without_orders(read)
     texts = [text] if plain is read or not plain else [text, plain]
-    cuts = [features.cut(each, settings.router.max_chars) for each in texts]
-    vectors: list[Embedding | None] = [*embedder.encode(cuts)] if fitted.view.dim else [None] * len(texts)
-    state = SignalState.OK if fitted.view.dim else SignalState.SKIPPED
-    judged = [fitted.judge(each, vector) for each, vector in zip(texts, vectors, strict=True)]
+    judged, state = [fitted.judge(each) for each in texts], SignalState.SKIPPED
+    for i, each in enumerate(texts):
+        if not fitted.clear(judged[i].score, fitted.threshold):
+            embedding = embedder.encode([features.cut(neighbours.excerpt(each), settings.router.max_chars)])[0]
+            judged[i], state = fitted.judge(each, embedding), SignalState.OK
     return of_gain(max(judged, key=lambda one: one.score), state, fitted.sha256)

@@ -19,16 +19,20 @@ from serve_app.stream import BROKEN_STREAM, EventStream, summary, usage_of
 from serve_app.trip import Trip
 from serve_app.waking import Waking
 
-OF_THE_TURN = (Reason.SCORE_ABOVE, Reason.SCORE_BELOW, Reason.CAPACITY, Reason.CONVERSATION)
+OF_THE_TURN = (Reason.SCORE_ABOVE, Reason.SCORE_BELOW, Reason.CAPACITY, Reason.NOVELTY, Reason.CONVERSATION)
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What `reconfigure` replaces as a whole: live settings, the policy made of them, and the hash of all settings."""
+    """What `reconfigure` replaces as a whole: live settings, the policy made of them, who scores, and the hash of all settings.
+
+    The policy's threshold and the scorer come from one calibration: a request takes both together, and keeps them.
+    """
 
     live: Live
     policy: policy.Policy
+    scorer: Scorer
     settings: str = ""
 
 
@@ -50,7 +54,6 @@ class Pipeline:
         self,
         *,
         guard: Guard,
-        scorer: Scorer,
         attempts: Attempts,
         recorder: Recorder,
         mirror: Mirror,
@@ -61,7 +64,6 @@ class Pipeline:
         waking: Waking,
     ) -> None:
         self._guard = guard
-        self._scorer = scorer
         self._attempts = attempts
         self._recorder = recorder
         self._mirror = mirror
@@ -97,18 +99,22 @@ class Pipeline:
 
     async def decide(self, request: Request) -> Decision:
         """The router's decision, and what shadow or canary mode makes of it."""
-        decision = policy.in_mode(await self._route(request), request, self._in_force().live, self._available())
-        return replace(decision, reason=Reason.TOOL_LOOP) if request.tool_loop and decision.reason in OF_THE_TURN else decision
+        return await self._decide(request, self._in_force())
 
     async def explain(self, request: Request) -> Decision:
         """What `decide` would say, with the score even where a rule decides: a dry run."""
-        decision = await self.decide(request)
+        now = self._in_force()
+        decision = await self._decide(request, now)
         if decision.score is not NO_SCORE:
             return decision
-        return replace(decision, score=await self._scorer.score(request.text, self._in_force().live, decision.threshold))
+        return replace(decision, score=await now.scorer.score(request.text, now.live, decision.threshold))
 
-    async def _route(self, request: Request) -> Decision:
-        now, started = self._in_force(), self._clock.monotonic()
+    async def _decide(self, request: Request, now: InForce) -> Decision:
+        decision = policy.in_mode(await self._route(request, now), request, now.live, self._available())
+        return replace(decision, reason=Reason.TOOL_LOOP) if request.tool_loop and decision.reason in OF_THE_TURN else decision
+
+    async def _route(self, request: Request, now: InForce) -> Decision:
+        started = self._clock.monotonic()
         verdict = await self._guard.check(request)
         guarded = self._clock.monotonic() - started
         decision = await self._choose(request, now, verdict)
@@ -124,22 +130,23 @@ class Pipeline:
         if early is not None:
             return replace(early, allowed=verdict.tiers)
         threshold = now.policy.static_threshold(request)
-        score = await self._scorer.score(request.text, now.live, threshold)
+        score = await now.scorer.score(request.text, now.live, threshold)
         decision = policy.decide(policy.of_the_turn(now.policy, request), request, score, available)
         if decision.tier is Tier.SMALL:
             started = self._clock.monotonic()
-            before = await self._hardest_before(request, now.live, threshold)
+            before = await self._hardest_before(request, now, threshold)
             decision = policy.in_conversation(decision, before, set(verdict.tiers))
             decision = replace(decision, conversation_seconds=self._clock.monotonic() - started)
         return _where_there_is_one(decision, available)
 
-    async def _hardest_before(self, request: Request, live: Live, threshold: float) -> float | None:
+    async def _hardest_before(self, request: Request, now: InForce, threshold: float) -> float | None:
         """The hardest of the turns that still count; code and mathematics need no model."""
+        live = now.live
         turns = request.earlier[-live.conversation_turns :] if live.conversation_turns else ()
         if any(conversation.needs_no_score(turn, math_code_heuristic=live.math_code_heuristic) for turn in turns):
             return conversation.HARDEST
-        scores = await asyncio.gather(*(self._scorer.score(turn, live, threshold) for turn in turns))
-        return conversation.hardest([score.value for score in scores])
+        scores = await asyncio.gather(*(now.scorer.score(turn, live, threshold) for turn in turns))
+        return conversation.hardest([policy.standing(now.policy, request, score) for score in scores])
 
     def _available(self) -> frozenset[Tier]:
         return frozenset(tier for tier in self._engines if self._waking.available(tier))

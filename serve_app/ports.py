@@ -11,6 +11,7 @@ from serve_app.domain import (
     Attempt,
     Decision,
     DecisionQuery,
+    Feedback,
     Json,
     Kind,
     MirrorPair,
@@ -104,6 +105,12 @@ class Ledger(Protocol):
         Raises `NotReady` when the ledger does not answer.
         """
 
+    async def feedback(self, given: Feedback) -> None:
+        """Keep what somebody thinks of an answer, in the place of what the same key said of it before.
+
+        It is kept when this returns. Raises `NotReady` when the ledger does not take it in time.
+        """
+
     async def forget(self, key: str | None, session: str | None) -> int:
         """Delete what leads back to a session, to a key, or to a session of a key; None is any. The number of decisions changed.
 
@@ -135,6 +142,8 @@ class Observer(Protocol):
     def mirrored(self, what: str) -> None: ...
 
     def compared(self, pair: MirrorPair, *, same: bool) -> None: ...
+
+    def told(self, feedback: Feedback) -> None: ...
 
 
 Engines = Mapping[Tier, Engine]

@@ -14,6 +14,7 @@ from serve_app.domain import (
     Decision,
     DecisionQuery,
     Features,
+    Feedback,
     Json,
     Kind,
     MirrorPair,
@@ -35,7 +36,7 @@ from serve_app.pipeline import InForce, Pipeline
 from serve_app.ports import Clock, Embedding
 from serve_app.recorder import Recorder
 from serve_app.routing.guards import TierLimits
-from serve_app.routing.policy import Policy
+from serve_app.routing.policy import of_live
 from serve_app.routing.score import KIND_LABEL, Calibration, Logistic
 from serve_app.scoring import Scorer
 from serve_app.settings import (
@@ -205,6 +206,7 @@ class FakeLedger:
         self.pairs: list[MirrorPair] = []
         self.forgotten: list[tuple[str | None, str | None]] = []
         self.queries: list[DecisionQuery] = []
+        self.told: list[Feedback] = []
 
     def record(self, record: Record) -> None:
         self.records.append(record)
@@ -214,6 +216,9 @@ class FakeLedger:
 
     async def get(self, decision_id: str) -> Json | None:
         return next((receipt(r) for r in self.records if r.id == decision_id), None)
+
+    async def feedback(self, given: Feedback) -> None:
+        self.told.append(given)
 
     async def page(self, query: DecisionQuery) -> list[Json]:
         """Of the filters those that tests need: key, session, since, and where to go on."""
@@ -242,6 +247,7 @@ class FakeObserver:
     refusals: list[str] = field(default_factory=list)
     mirrors: list[str] = field(default_factory=list)
     comparisons: list[bool] = field(default_factory=list)
+    told_of: list[Feedback] = field(default_factory=list)
 
     def decided(self, decision: Decision) -> None:
         self.decisions.append(decision)
@@ -275,6 +281,9 @@ class FakeObserver:
 
     def compared(self, pair: MirrorPair, *, same: bool) -> None:
         self.comparisons.append(same)
+
+    def told(self, feedback: Feedback) -> None:
+        self.told_of.append(feedback)
 
 
 def calibration(threshold: float = 0.65) -> Calibration:
@@ -363,14 +372,14 @@ class World:
         self.waking = WakingSettings()
         self.recorder: Recorder
         self.mirror: Mirror
+        self.scorer: Scorer
 
     @property
     def engines(self) -> dict[Tier, FakeEngine]:
         return {Tier.SMALL: self.small, Tier.LARGE: self.large}
 
     def in_force(self) -> InForce:
-        threshold = 0.65 if self.live.threshold == "auto" else self.live.threshold
-        return InForce(self.live, Policy(threshold, self.live.math_code_heuristic, shift=self.shift))
+        return InForce(self.live, of_live(self.live, self.scorer.calibration.threshold, self.shift), self.scorer)
 
     def pipeline(self, router: RouterSettings | None = None) -> Pipeline:
         self.recorder = Recorder(
@@ -383,6 +392,7 @@ class World:
             store_prompts=self.store_prompts,
         )
         self.mirror = Mirror(engines=self.engines, prices=PRICES, ledger=self.ledger, observer=self.observer, settings=MirrorSettings())
+        self.scorer = make_scorer(self, router)
         waking = Waking(self.engines, self.waking)
         attempts = Attempts(
             engines=self.engines,
@@ -397,7 +407,6 @@ class World:
         )
         return Pipeline(
             guard=Guard(self.engines, self.limits),
-            scorer=make_scorer(self, router),
             attempts=attempts,
             recorder=self.recorder,
             mirror=self.mirror,

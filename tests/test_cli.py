@@ -226,7 +226,7 @@ def url() -> Iterator[str]:
 def test_golden_lists_every_miss_and_the_interval(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     missed = GOLDEN[:32]
     monkeypatch.setattr(Handler, "wrong", frozenset(row.prompt for row in missed))
-    result = run("golden", "--url", url)
+    result = run("golden", "--dry-run", "--url", url)
     assert result.exit_code == 0, result.output
     *misses, last = result.stdout.strip().splitlines()
     assert [line.split()[0] for line in misses] == [row.id for row in missed]
@@ -237,7 +237,7 @@ def test_golden_lists_every_miss_and_the_interval(url: str, monkeypatch: pytest.
 
 def test_golden_as_json(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Handler, "wrong", frozenset({GOLDEN[0].prompt}))
-    report = json.loads(run("golden", "--url", url, "--json").stdout)
+    report = json.loads(run("golden", "--dry-run", "--url", url, "--json").stdout)
     assert report["total"] == len(GOLDEN)
     assert report["accuracy"] == pytest.approx(1 - 1 / len(GOLDEN))
     assert report["interval"][0] < report["accuracy"] < report["interval"][1]
@@ -246,11 +246,11 @@ def test_golden_as_json(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_golden_refuses_an_endpoint_that_answers_otherwise(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Handler, "body", b"<html>")
-    check_mistake(run("golden", "--url", url), "is this tierwise?")
+    check_mistake(run("golden", "--dry-run", "--url", url), "is this tierwise?")
     monkeypatch.setattr(Handler, "body", b'{"tier_name": "medium"}')
-    check_mistake(run("golden", "--url", url), "is this tierwise?")
+    check_mistake(run("golden", "--dry-run", "--url", url), "is this tierwise?")
     monkeypatch.setattr(Handler, "status", 401)
-    check_mistake(run("golden", "--url", url), "answered 401")
+    check_mistake(run("golden", "--dry-run", "--url", url), "answered 401")
 
 
 @pytest.mark.parametrize(

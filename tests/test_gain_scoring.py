@@ -1,22 +1,23 @@
-"""A `gain` calibration in serving: no router LLM, no embedder unless it was fitted with one."""
+"""A `gain` calibration in serving: no router LLM, and the embedder only where it was fitted with one and the text is not clear."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from serve_app.calibrations import named
-from serve_app.deployments.ingress import in_force
 from serve_app.domain import Decision, Reason, SignalState, Tier
 from serve_app.errors import CalibrationError
 from serve_app.gateway.translate import signals
 from serve_app.routing import heads, lexical
 from serve_app.routing.heads import Heads
+from serve_app.routing.policy import of_live
 from serve_app.routing.score import of_gain
 from serve_app.scoring import Scorer
 from serve_app.settings import Live, RouterSettings
-from tests.evaluate.made_up import fitted
+from tests.evaluate.made_up import embeddings, fitted, fitted_with_embeddings
 from tests.fakes import World
 
 EASY, HARD = "What colour is a apples and snow 3?", "Prove that the integral over rivers and glass 7 converges if it is bounded"
@@ -83,36 +84,71 @@ async def test_heads_that_break_fail_no_request(monkeypatch: pytest.MonkeyPatch)
     assert world.observer.faults == [("heads", SignalState.FAILED)]
 
 
-def with_embedding(dim: int) -> Heads:
-    """The same artefact with a view of the embedding, whose weights are large enough to decide."""
-    one, random = fitted(), np.random.default_rng(0)
-    size, width = len(one.view.phase), len(one.view.mean)
-    omega = np.zeros((width + dim, size + 8), dtype=np.float32)
-    omega[:width, :size] = one.view.omega
-    omega[width:, size:] = random.normal(size=(dim, 8))
-    view = replace(one.view, omega=omega, phase=np.concatenate((one.view.phase, np.zeros(8, dtype=np.float32))))
-    dense = np.concatenate((one.dense, random.normal(size=(8, 2)).astype(np.float32)))
-    return artefact(view=view, dense=dense, embedder="fake")
+def with_embedding(margin: float = 2.0) -> Heads:
+    """One that was fitted with embeddings of six numbers; the text alone decides beyond `margin`."""
+    one = fitted_with_embeddings()
+    assert one.evidence is not None
+    return heads.load(heads.dump(replace(one, evidence=replace(one.evidence, margins=np.full(19, margin, dtype=np.float32)))))
 
 
-async def test_an_embedding_is_asked_for_where_the_artefact_was_fitted_with_one() -> None:
+RIDDLE = "apples rivers 7!"
+VECTOR = embeddings()[1]
+
+
+class Six:
+    """Gives an embedding of six numbers, or fails."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails, self.texts = fails, list[str]()
+
+    async def embed(self, text: str) -> npt.NDArray[np.float32]:
+        self.texts.append(text)
+        if self.fails:
+            raise RuntimeError("no embedder")
+        return VECTOR
+
+
+def embedding_world(*, fails: bool = False) -> World:
     world = World()
-    embedding = await world.embedder.embed("warm up")
-    calibration = with_embedding(len(embedding))
-    score = await scorer(world, calibration).score(HARD, Live(), 0.5)
-    assert score.value == pytest.approx(calibration.judge(HARD, embedding).score, abs=1e-6)
-    assert (score.embedding_state, world.embedder.texts[1:], world.assessor.texts) == (SignalState.OK, [HARD], [])
+    world.embedder = Six(fails=fails)  # type: ignore[assignment]
+    return world
 
 
-async def test_an_embedding_of_another_size_is_a_fault_and_no_score() -> None:
-    world = World()
-    score = await scorer(world, with_embedding(5)).score(HARD, Live(), 0.5)
-    assert (score.value, score.embedding_state) == (None, SignalState.FAILED)
+async def test_an_embedding_is_asked_for_where_the_text_alone_is_not_clear() -> None:
+    world, calibration = embedding_world(), with_embedding()
+    score = await scorer(world, calibration).score(RIDDLE, Live(), 0.5)
+    assert score.value == pytest.approx(calibration.judge(RIDDLE, VECTOR).score, abs=1e-6)
+    assert score.value != pytest.approx(calibration.judge(RIDDLE).score, abs=1e-3)
+    assert (score.embedding_state, world.embedder.texts, world.assessor.texts) == (SignalState.OK, [RIDDLE], [])
+
+
+async def test_a_clear_text_decides_alone() -> None:
+    world, calibration = embedding_world(), with_embedding(margin=0.0)
+    score = await scorer(world, calibration).score(RIDDLE, Live(), 0.5)
+    assert score.value == pytest.approx(calibration.judge(RIDDLE).score, abs=1e-6)
+    assert (score.embedding_state, world.embedder.texts) == (SignalState.SKIPPED, [])
+
+
+async def test_without_the_embedder_the_text_decides_and_that_is_not_remembered() -> None:
+    world, calibration = embedding_world(fails=True), with_embedding()
+    one = scorer(world, calibration)
+    score = await one.score(RIDDLE, Live(), 0.5)
+    assert score.value == pytest.approx(calibration.judge(RIDDLE).score, abs=1e-6)
+    assert score.embedding_state is SignalState.FAILED
+    assert world.observer.faults == [("embedding", SignalState.FAILED)]
+    world.embedder.fails = False
+    assert (await one.score(RIDDLE, Live(), 0.5)).embedding_state is SignalState.OK
+
+
+async def test_an_embedding_of_another_size_is_a_fault_and_the_text_decides() -> None:
+    world, calibration = World(), with_embedding()
+    score = await scorer(world, calibration).score(RIDDLE, Live(), 0.5)
+    assert (score.value, score.embedding_state) == (pytest.approx(calibration.judge(RIDDLE).score, abs=1e-6), SignalState.FAILED)
     assert world.observer.faults == [("embedding", SignalState.FAILED)]
 
 
 def test_auto_takes_the_artefacts_threshold() -> None:
-    assert in_force(Live(), artefact(threshold=0.85)).policy.threshold == 0.85
+    assert of_live(Live(), artefact(threshold=0.85).threshold).threshold == 0.85
 
 
 def test_signals_show_both_probabilities_and_novelty() -> None:
@@ -128,7 +164,7 @@ def test_either_kind_of_file_is_read_by_name(tmp_path: Path) -> None:
     path.write_bytes(heads.dump(fitted()))
     found = named(str(path), "any embedder")
     assert (found.kind, found.threshold, len(found.sha256)) == ("gain", 0.5, 64)
-    path.write_bytes(heads.dump(with_embedding(4)))
+    path.write_bytes(heads.dump(with_embedding()))
     with pytest.raises(CalibrationError, match="made with embedder fake, this one is another"):
         named(str(path), "another")
 

@@ -19,7 +19,7 @@ from serve_app.demo.checkpoint import save
 from serve_app.demo.rating import MAX_TOKENS, Prompter, ratings
 from serve_app.demo.router_data import Example, augment, examples, questions
 from serve_app.demo.training import fit, seed_everything
-from serve_app.evaluate.labelled import Labelled, packaged, split
+from serve_app.evaluate.labelled import Labelled, first, split
 
 SEED = 0
 STEPS = 600
@@ -139,7 +139,7 @@ def make(tokenizer: Tokenizer) -> None:
     """Write `models/tiny-qwen-router` and `results/router.json`. About ten minutes on one thread."""
     seed_everything(SEED)
     started = time.process_time()
-    fitted, golden = split(packaged())
+    fitted, golden = split(first())
     labelled, others = examples(fitted, random.Random(SEED))
     model = train(labelled, others, tokenizer).bfloat16().float()  # rate with the weights that are stored
     save(model, tokenizer, "tiny-qwen-router")

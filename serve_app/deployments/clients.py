@@ -15,10 +15,11 @@ from typing import Any
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
+from serve_app.deployments.opinions import Opinions
 from serve_app.deployments.settlement import Inquiries
-from serve_app.domain import DecisionQuery, Json, Kind, MirrorPair, Record, SelfAssessment, TierLoad, Usage
+from serve_app.domain import DecisionQuery, Feedback, Json, Kind, MirrorPair, Record, SelfAssessment, TierLoad, Usage
 from serve_app.errors import EngineFailed, EngineRejected, EngineTimeout, NotReady, Overloaded
-from serve_app.observe.backlog import MIB, Backlog
+from serve_app.observe.backlog import MIB, Backlog, Waiting
 from serve_app.observe.receipt import receipt, row, without_large_prompt
 from serve_app.ports import Clock, Embedding, asked_to_stop
 from serve_app.stream import engine_error
@@ -105,6 +106,10 @@ class ReplicaWatch:
 
     def ready(self) -> bool:
         return self.age() <= READY_S
+
+    def each(self, name: str) -> list[Any]:
+        """What the replicas that answered lately tell under `name`."""
+        return [report[name] for report in self._reports if name in report] if self.age() <= STALE_S else []
 
     def replicas(self) -> int:
         """Those that answered lately; 0 when unknown."""
@@ -275,6 +280,7 @@ class HandleLedger:
         self._on_acked = on_acked
         self._news = asyncio.Event()
         self._sending = asyncio.Lock()
+        self._opinions = Opinions(handle)
 
     def record(self, record: Record) -> None:
         """A prompt that is too large or finds no place is left out, the record is kept."""
@@ -292,6 +298,10 @@ class HandleLedger:
         elif self._on_pair is not None:
             self._on_pair("dropped")
 
+    @property
+    def waiting(self) -> Waiting:
+        return self._waiting.waiting
+
     async def forget(self, key: str | None, session: str | None) -> int:
         """Delete what leads back to a key or a session, here and in the ledger; the number of decisions that were changed.
 
@@ -305,6 +315,12 @@ class HandleLedger:
             log.warning("the ledger did not delete: %s", type(error).__name__)
             raise NotReady("The ledger does not answer.", retry_after=5.0) from error
         raise NotReady("The ledger does not answer.", retry_after=5.0)
+
+    async def feedback(self, given: Feedback) -> None:
+        """See `ports.Ledger.feedback`. What waits here goes first: the decision's record is there then, if it is this replica's."""
+        if not await self.flush():
+            raise NotReady("The ledger does not answer.", retry_after=5.0)
+        await self._opinions.keep(given)
 
     async def get(self, decision_id: str) -> Json | None:
         if isinstance(record := self._waiting.get(decision_id), Record):

@@ -7,6 +7,8 @@ import logging
 import os
 import random
 import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI
@@ -16,9 +18,10 @@ from ray.serve.handle import DeploymentHandle
 from serve_app.admission import Gate
 from serve_app.attempts import Attempts
 from serve_app.calibrations import named
+from serve_app.deployments.artefacts import LiveCalibration, Shelf
 from serve_app.deployments.clients import HandleAssessor, HandleEmbedder, HandleEngine, HandleLedger, ReplicaWatch, SystemClock
 from serve_app.deployments.fleet import FleetWatch
-from serve_app.domain import Json, Tier
+from serve_app.domain import Json, Record, Tier
 from serve_app.embedding import identity
 from serve_app.errors import SettingsError
 from serve_app.failover import Failover
@@ -28,6 +31,7 @@ from serve_app.gateway.translate import Translator
 from serve_app.guard import Guard
 from serve_app.mirror import Mirror
 from serve_app.observe import logs
+from serve_app.observe.drift import DriftMonitor
 from serve_app.observe.metrics import Metrics, RayBackend
 from serve_app.observe.tracing import Tracing
 from serve_app.pipeline import InForce, Pipeline
@@ -35,7 +39,7 @@ from serve_app.ports import Engines, Ledger
 from serve_app.recorder import Recorder
 from serve_app.routing import capacity
 from serve_app.routing.guards import TierLimits
-from serve_app.routing.policy import Policy
+from serve_app.routing.policy import of_live
 from serve_app.routing.score import Artefact
 from serve_app.scoring import Scorer
 from serve_app.settings import EarlyExit, Live, Settings, TierSettings, check_live, parse_live
@@ -46,6 +50,7 @@ log = logging.getLogger(__name__)
 REFRESH_S = 1.0
 SETTLE_S = 5.0
 SILENT_S = 2.5
+START_S = 5.0  # of a new replica's first configuration, for an artefact that comes from the ledger
 Handle: TypeAlias = DeploymentHandle[Any]
 HASH_KEY_ENV = "TIERWISE_HASH_KEY"
 
@@ -62,9 +67,7 @@ class Ingress:
         self._clock = SystemClock()
         here = serve.get_replica_context()
         self._peers = ReplicaWatch(serve.get_deployment_handle(here.deployment, here.app_name), self._clock)
-        self._calibration = named(settings.router.calibration, identity(settings.embedder))
         self._live, self._shift = settings.live, capacity.ShiftState()
-        self._digest = digest(settings, settings.live)
         self._metrics, self._tracing = Metrics(RayBackend()), Tracing.from_environment(os.environ)
         watched = {"small": small, "large": large, "embedder": embedder, "router_llm": router_llm}
         self._watches = {name: ReplicaWatch(handle, self._clock) for name, handle in watched.items()}
@@ -82,7 +85,11 @@ class Ingress:
         self._access = self._make_access(here.replica_id.unique_id)
         self._recorder = self._make_recorder(self._records)
         self._mirror = self._make_mirror(self._records)
-        self._pipeline = self._make_pipeline(self._make_scorer(embedder, router_llm))
+        self._scorer, self._calibration = self._make_scorer(embedder, router_llm, ledger)
+        self._drift = DriftMonitor(lambda: self._scorer.calibration, self._metrics.decile, self._clock)
+        self._pipeline = self._make_pipeline()
+        self._calibration.want(settings.live)
+        self._configured = False
         await self._ask_all()  # else the first requests of a new replica would meet tiers that it has not heard of
         work = {"ledger": self._records.run(), "mirror": self._mirror.run(), "access": self._access.run(), "watch": self._watch()}
         work["fleets"] = self._fleets.run(self._unsettled)
@@ -126,16 +133,26 @@ class Ingress:
         load = self._engines[tier].load()
         return None if load is None or not load.replicas else max(1, load.capacity // max(1, self._peers.replicas()))
 
-    def _make_scorer(self, embedder: Handle, router_llm: Handle) -> Scorer:
-        return Scorer(
+    def _make_scorer(self, embedder: Handle, router_llm: Handle, ledger: Handle) -> tuple[Scorer, LiveCalibration]:
+        made_with = identity(self._settings.embedder)
+        profile = named(self._settings.router.calibration, made_with)
+        scorer = Scorer(
             embedder=HandleEmbedder(embedder),
             assessor=HandleAssessor(router_llm),
-            calibration=self._calibration,
+            calibration=profile,
             settings=self._settings.router,
             observer=self._metrics,
             clock=self._clock,
             router_model=self._settings.router_llm.model.id,
         )
+        refused = self._metrics.calibration_refused
+        return scorer, LiveCalibration(profile, fetch=Shelf(ledger).part, embedder=made_with, put=self._take_over, refused=refused)
+
+    def _take_over(self, live: Live, artefact: Artefact) -> None:
+        """All at once: whoever asks for what is in force gets either the old or the new, never some of both."""
+        if artefact is not self._scorer.calibration:
+            self._scorer = self._scorer.with_calibration(artefact)
+        self._live, self._digest = live, digest(self._settings, live)
 
     def _make_recorder(self, ledger: Ledger) -> Recorder:
         return Recorder(
@@ -145,9 +162,13 @@ class Ingress:
             observer=self._metrics,
             clock=self._clock,
             fingerprint=Fingerprint(os.environ.get(HASH_KEY_ENV) or secrets.token_hex(16)),
-            listeners=(self._access.settle, logs.recorded, *([self._tracing.recorded] if self._tracing is not None else [])),
+            listeners=self._listeners(),
             store_prompts=self._settings.ledger.store_prompts,
         )
+
+    def _listeners(self) -> Sequence[Callable[[Record], None]]:
+        traced = [self._tracing.recorded] if self._tracing is not None else []
+        return (self._access.settle, logs.recorded, lambda record: self._drift.recorded(record), *traced)  # noqa: PLW0108 - made after it
 
     def _make_mirror(self, ledger: Ledger) -> Mirror:
         return Mirror(
@@ -158,7 +179,7 @@ class Ingress:
             settings=self._settings.mirror,
         )
 
-    def _make_pipeline(self, scorer: Scorer) -> Pipeline:
+    def _make_pipeline(self) -> Pipeline:
         attempts = Attempts(
             engines=self._engines,
             failover=self._failover,
@@ -172,7 +193,6 @@ class Ingress:
         )
         return Pipeline(
             guard=Guard(self._engines, {Tier.SMALL: _limits(self._settings.small), Tier.LARGE: _limits(self._settings.large)}),
-            scorer=scorer,
             attempts=attempts,
             recorder=self._recorder,
             mirror=self._mirror,
@@ -188,7 +208,12 @@ class Ingress:
         return self._live.early_exit if self._settings.small.supports.logprobs else EarlyExit()
 
     def in_force(self) -> InForce:
-        return in_force(self._live, self._calibration, self._shift.shift, self._digest)
+        live, scorer = self._live, self._scorer
+        return InForce(live, of_live(live, scorer.calibration.threshold, self._shift.shift), scorer, self._digest)
+
+    def _artefact_status(self) -> Json:
+        """With the ingress replicas that answered lately, by the hash of what they route by."""
+        return {**self._calibration.status(), "replicas": dict(Counter(self._peers.each("calibration")))}
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(
@@ -201,7 +226,9 @@ class Ingress:
                 clock=self._clock,
                 translator=Translator(self._settings, self._tracing.begin if self._tracing is not None else None),
                 in_force=self.in_force,
-                calibration=lambda: self._calibration.sha256,
+                calibration=lambda: self._scorer.calibration.sha256,
+                artefact=self._artefact_status,
+                drift=self._drift.status,
                 breakers=self._failover.states,
                 signals={name: self._watches[name].ready for name in ("embedder", "router_llm")},
                 access=self._access,
@@ -209,19 +236,25 @@ class Ingress:
             )
         )
 
-    def reconfigure(self, user_config: Json) -> None:
-        """Serve hands over the whole `user_config` anew; a bad one is refused as a whole and the old one stays."""
+    async def reconfigure(self, user_config: Json) -> None:
+        """Serve hands over the whole `user_config` anew; a bad one is refused as a whole and the old one stays.
+
+        Serve sends no requests until this returns: only a replica that starts waits for the artefact, and not for long.
+        """
         try:
             live = parse_live(self._settings.live, user_config)
             if problems := check_live(self._settings, live):
                 raise SettingsError(problems)
-            self._live, self._digest = live, digest(self._settings, live)
+            self._calibration.want(live)
         except SettingsError as error:
             log.error("user_config refused, the old one stays in force: %s", "; ".join(error.problems))
+        if not self._configured:
+            self._configured = True
+            await self._calibration.settled(START_S)
 
-    async def load_report(self) -> dict[str, int]:
-        """For its peers, which count each other."""
-        return {"running": sum(gate.in_flight for gate in self._gates.values())}
+    async def load_report(self) -> Json:
+        """For its peers, which count each other, and tell of each other what they route by."""
+        return {"running": sum(gate.in_flight for gate in self._gates.values()), "calibration": self._scorer.calibration.sha256}
 
     async def _ask_all(self) -> None:
         """Two seconds at most."""
@@ -241,6 +274,8 @@ class Ingress:
     def _show(self) -> None:
         now = self.in_force().policy
         self._metrics.threshold(now.threshold + now.shift)
+        self._metrics.drift(self._drift.seen())
+        self._metrics.backlog("ingress", self._records.waiting)
         for tier, state in self._failover.states().items():
             self._metrics.breaker(tier, state)
             self._metrics.in_flight(tier, self._gates[tier].in_flight)
@@ -249,6 +284,7 @@ class Ingress:
     async def __del__(self) -> None:
         """A leaving replica stops its mirrors, which nobody waits for, and hands over the records that are still on their way."""
         await self._waking.close()
+        self._calibration.stop()
         self._tasks["mirror"].cancel()
         await asyncio.wait([self._tasks["mirror"]], timeout=SETTLE_S)
         await self._recorder.drain(SETTLE_S)
@@ -275,8 +311,3 @@ class Fingerprint:
 
     def __call__(self, text: str) -> str:
         return hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
-
-
-def in_force(live: Live, calibration: Artefact, shift: float = 0.0, settings: str = "") -> InForce:
-    threshold = calibration.threshold if live.threshold == "auto" else live.threshold
-    return InForce(live, Policy(threshold=threshold, math_code_heuristic=live.math_code_heuristic, shift=shift), settings)

@@ -6,14 +6,16 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import ParamSpec, TypeVar
 
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from serve_app.deployments.quota_desk import QuotaDesk
-from serve_app.domain import DecisionQuery, Json, MirrorPair
+from serve_app.domain import DecisionQuery, Feedback, Json, MirrorPair
 from serve_app.errors import NotReady, Overloaded
-from serve_app.observe.backlog import MIB, Backlog, Forgotten
+from serve_app.observe.artefacts import Part
+from serve_app.observe.backlog import MIB, Backlog, Forgotten, Waiting
 from serve_app.observe.metrics import Metrics, RayBackend
 from serve_app.observe.receipt import Row, id_of, scrubbed, shown
 from serve_app.observe.store import Store
@@ -21,7 +23,10 @@ from serve_app.quotas import Row as QuotaRow
 from serve_app.settings import LedgerSettings
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 RETRY_S = 1.0
+SHOW_S = 1.0
 READERS = 2  # pages that are read at a time
 PAGES = 32  # that are read or wait: Serve hands this replica a bounded number of calls, and records need theirs
 PRUNE_S = 3600.0
@@ -87,10 +92,14 @@ class BatchWriter:
         while any(self._pending.get(name) is not None for name in names):
             await self._wrote.wait()
 
+    @property
+    def waiting(self) -> Waiting:
+        return self._pending.waiting
+
     def _without_forgotten(self, row: Row) -> Row | None:
         if not self._forgotten.covers(row):
             return row
-        return None if isinstance(row, MirrorPair) else scrubbed(row)
+        return None if isinstance(row, MirrorPair | Feedback) else scrubbed(row)
 
     async def get(self, decision_id: str) -> Json | None:
         pending = self._pending.get(decision_id)
@@ -173,10 +182,11 @@ class BatchWriter:
     def _let_go(self, row: Row, error: Exception) -> None:
         """Pairs are counted apart: recorded and dropped records together are the requests that were answered."""
         log.error("a row was lost, %s: %s", id_of(row), type(error).__name__)
-        if not isinstance(row, MirrorPair):
+        if isinstance(row, MirrorPair):
+            if self._on_pair is not None:
+                self._on_pair("dropped")
+        elif not isinstance(row, Feedback):
             self._on_drop(1)
-        elif self._on_pair is not None:
-            self._on_pair("dropped")
 
 
 class LedgerServer:
@@ -187,15 +197,16 @@ class LedgerServer:
         self._store = store = await asyncio.to_thread(Store, url)  # an older database is brought up to date first
         self._readers = asyncio.Semaphore(READERS)
         self._pages = 0
-        metrics = Metrics(RayBackend())
+        self._metrics = metrics = Metrics(RayBackend())
         self._writer = BatchWriter(store, settings, metrics.dropped, metrics.mirrored, on_new=self._spend, on_doubt=self._doubt)
         self._quotas = QuotaDesk(store.spent_since, self._writer.between_batches)
         await self._writer.load()
         loop = asyncio.get_running_loop()
-        self._tasks = {"writer": loop.create_task(self._writer.run()), "pruning": loop.create_task(self._prune_hourly())}
+        work = {"writer": self._writer.run(), "pruning": self._prune_hourly(), "gauge": self._show_backlog()}
+        self._tasks = {name: loop.create_task(endless) for name, endless in work.items()}
 
     async def record(self, rows: list[Row]) -> None:
-        """Receipts, with prompts where they are stored, and pairs of answers. Raises `Overloaded`.
+        """Receipts, with prompts where they are stored, pairs of answers, and feedback. Raises `Overloaded`.
 
         Answers when they are committed: until then the sender keeps them, and sends them again when this replica dies.
         """
@@ -216,16 +227,21 @@ class LedgerServer:
         return await self._writer.get(decision_id)
 
     async def page(self, query: DecisionQuery) -> list[Json]:
-        """What is written of the decisions asked for; few at a time, so that the writer always finds a thread.
+        """What is written of the decisions asked for. Raises `NotReady` when many wait already."""
+        return await self._read(self._store.page, query)
 
-        Raises `NotReady` when many wait already.
-        """
+    async def artefact(self, name: str, start: int) -> Part | None:
+        """Bytes of a calibration artefact from byte `start` on; None when there is none. Raises `NotReady` when many wait already."""
+        return await self._read(self._store.artefacts.part, name, start)
+
+    async def _read(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Few at a time, so that the writer always finds a thread."""
         if self._pages >= PAGES:
             raise NotReady("The ledger is busy.", retry_after=5.0)
         self._pages += 1
         try:
             async with self._readers:
-                return await asyncio.to_thread(self._store.page, query)
+                return await asyncio.to_thread(ask, *args, **kwargs)
         finally:
             self._pages -= 1
 
@@ -243,6 +259,11 @@ class LedgerServer:
         while True:
             await self._writer.prune(time.time())
             await asyncio.sleep(PRUNE_S)
+
+    async def _show_backlog(self) -> None:
+        while True:
+            self._metrics.backlog("ledger", self._writer.waiting)
+            await asyncio.sleep(SHOW_S)
 
     async def __del__(self) -> None:
         await self._writer.flush()

@@ -7,7 +7,7 @@ is changed in it and nothing else, and all of it is put back. No process restart
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from serve_app.settings import parse, parse_live
 PATH = "/api/serve/applications/"
 INGRESS = "Ingress"
 OURS = "serve_app.app:build"
+LIVING = ("RUNNING", "UPDATING")
 TIMEOUT_S = 30.0
 KEPT = ("proxy_location", "http_options", "grpc_options", "target_capacity")  # beside the applications, in what Serve tells and takes
 
@@ -133,6 +134,39 @@ def apply(api: ServeApi, wanted: Change) -> None:
     if change(api.details(), values, wanted.application).config != wanted.config:
         raise TierwiseError("the running application has changed meanwhile: nothing was put, look at it again")
     api.put(wanted.config)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """`written` is false when there was nothing to change, or the answer was no."""
+
+    change: Change
+    written: bool
+
+
+def put(
+    api: ServeApi,
+    values: Mapping[str, Any],
+    application: str | None,
+    *,
+    say: Callable[[str], None],
+    sure: Callable[[str], bool],
+    first: Callable[[], object] = lambda: None,
+) -> Done:
+    """Show what would change, ask, do what must be done `first`, and put it. Raises `TierwiseError`."""
+    wanted = change(api.details(), values, application)
+    say(wanted.diff() or "this is in force already")
+    if not wanted.diff() or not sure(f"Put this into the running application {wanted.application!r}?"):
+        return Done(wanted, written=False)
+    first()
+    apply(api, wanted)
+    return Done(wanted, written=True)
+
+
+def replicas(details: Json, application: str) -> int:
+    """How many of the ingress Serve runs, by its own word; 0 where it does not say."""
+    deployment = (details["applications"].get(application, {}).get("deployments") or {}).get(INGRESS) or {}
+    return sum(one.get("state") in LIVING for one in deployment.get("replicas") or [])
 
 
 def _config_of(name: str, application: Json) -> Json:

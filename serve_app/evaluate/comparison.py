@@ -18,6 +18,8 @@ from serve_app.routing import features
 OURS = "ours"
 SHARES = (0.1, 0.15, 0.3, 0.5, 0.7)
 KEPT = (95, 99)
+ENOUGH_ROWS, ENOUGH_GAP = 300, 0.03  # with less of either, APGR divides noise by nearly nothing
+MEANINGFUL = f"mean of the benchmarks with at least {ENOUGH_ROWS} rows and a gap of at least {ENOUGH_GAP}"
 _HARD = re.compile(
     r"\b(?:why|explain how|prove|derive|step by step|compare|analy[sz]e|design|evaluate|calculate|how many|debug|implement|optimi[sz]e)\b",
     re.IGNORECASE,
@@ -64,7 +66,9 @@ def compare(rankings: Mapping[str, Ranking], outcomes: Outcomes, benchmarks: Seq
         some = {label: ranking.take(index) for label, ranking in rankings.items()}
         parts[name or "-"], drawn[name or "-"] = _figures(some, outcomes.take(index), price_ratio=price_ratio, seed=seed)
     pooled, _ = _figures(rankings, outcomes, price_ratio=price_ratio, seed=seed)
-    return {"benchmarks": parts, "pooled": pooled, "macro": _macro(parts, drawn, list(rankings))}
+    large = {name: part for name, part in parts.items() if part["rows"] >= ENOUGH_ROWS and part["strong"] - part["weak"] >= ENOUGH_GAP}
+    both = {"macro": _macro(parts, drawn, list(rankings)), "macro_meaningful": _macro(large, drawn, list(rankings))}
+    return {"benchmarks": parts, "pooled": pooled, **both}
 
 
 def _figures(rankings: Mapping[str, Ranking], outcomes: Outcomes, *, price_ratio: float, seed: int) -> tuple[Json, Drawn]:

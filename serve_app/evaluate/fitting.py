@@ -1,27 +1,30 @@
 """Fit the learned score on outcome rows. scikit-learn here, arrays out: serving needs none of it. Seeded, the same bytes every time.
 
 Both heads are ridge regressions on the same features with the same strength, so that their difference is the ridge
-regression of the gain itself. How much each view counts, how strong the regularisation is and what is routed on are
-chosen by cross-validation. The best nine candidates are averaged, which costs nothing in serving since the mean of linear
-models is one, and which chooses less by chance. What is counted on texts is counted on the training part of each fold.
-Prompts that are the same question stay in one fold.
+regression of the gain itself. Three ways to weigh the views are averaged, which costs nothing in serving since the mean of
+linear models is one, and which chooses nothing by chance; what is routed on is chosen by cross-validation. What is counted on
+texts is counted on the training part of each fold. Prompts that are the same question stay in one fold. A held-out prediction
+is what a fold says above its own mean: otherwise folds with a low mean would predict low and hold high outcomes, which speaks
+against every strong regularisation.
+What an embedding adds is in `fitting_embedded`.
 """
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from sklearn.isotonic import IsotonicRegression
+from scipy.linalg import cho_factor, cho_solve
 from sklearn.linear_model import Ridge
 
 from serve_app.errors import CalibrationError
+from serve_app.evaluate import fitting_embedded
 from serve_app.evaluate import routing_metrics as metrics
-from serve_app.evaluate.corpus import Array, Corpus, Index, dense_of, features_of
+from serve_app.evaluate.corpus import Array, Corpus, Index, features_of, ranks
 from serve_app.evaluate.routing_metrics import Outcomes
 from serve_app.routing import lexical
 from serve_app.routing.heads import Heads, Mix, View, routed
@@ -31,15 +34,13 @@ Split = list[tuple[Index, Index]]
 MIN_ROWS = 150
 FOLDS = 5
 REPEATS = 2  # of the folds: one split of a thousand rows moves APGR by 0.01 to 0.02
-REPEATED_UP_TO = 3000
-FOURIER = 384
+REPEATED_UP_TO = 1000
+FOURIER = 1024  # of the hand features: 384 cost about .01 of APGR against the kernel itself
+DUAL_ROWS = 3000  # up to here a system of rows is solved, beyond it one of features: the same solution
 WIDTH = 2.0  # of the hand features' kernel, in units of their number; half and double give the same
-WIDTH_EMBEDDING = 0.5
-STRENGTHS = (10.0, 30.0, 100.0)
+STRENGTH = 30.0  # the mean over 10, 30 and 100 was no better
 DIFFICULTIES = (0.0, 0.5, 2.0)
 UNFAMILIAR = 2.0  # percent of held-out rows that count as less than familiar
-STEPS = 200  # of the rank
-AVERAGED = 9  # candidates: all that are without an embedding; choosing fewer was never better
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +50,18 @@ class Blocks:
     hand: float = 1.0
     words: float = 1.0
     runs: float = 1.0
-    embedding: float = 0.0
 
 
 BLOCKS = (Blocks(1.0, 0.0, 0.0), Blocks(1.0, 0.3, 0.3), Blocks(1.0, 1.0, 1.0))
-BLOCKS_EMBEDDING = (Blocks(1.0, 0.3, 0.3, 1.0), Blocks(1.0, 1.0, 1.0, 1.0), Blocks(0.3, 0.3, 0.3, 2.0))
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    blocks: Blocks
-    strength: float
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """`scores`: of the rows that it was fitted on, each from folds that did not see it. Shape (rows,)."""
+    """`scores`: of the rows that it was fitted on, each from folds that did not see it. Shape (rows,). `alone`: of their texts."""
 
     heads: Heads
     scores: npt.NDArray[np.float64]
+    alone: npt.NDArray[np.float64]
 
 
 def fit(
@@ -95,47 +89,42 @@ def fit_corpus(corpus: Corpus, outcomes: Outcomes, *, groups: Sequence[str], see
     check(groups, outcomes)
     repeats = REPEATS if len(groups) <= REPEATED_UP_TO else 1
     splits = [folds_of(groups, seed + repeat) for repeat in range(repeats)]
-    chosen, difficulty, held_out = _choose(corpus, outcomes, splits, seed)
-    values = routed(held_out, Mix(difficulty))
-    report = _report(values, held_out, outcomes, splits[0], seed=seed)
+    held_out = [_held_out(corpus, outcomes, split, seed) for split in splits]
+    difficulty = _difficulty(held_out, outcomes)
+    plan, whole = None, held_out[0]
+    if corpus.embeddings is not None:
+        plan = fitting_embedded.plan(corpus.embeddings, outcomes, splits, held_out, difficulty=difficulty, seed=seed)
+        whole = whole if plan is None else plan.held_out
+    report = _report(routed(whole, Mix(difficulty)), whole, outcomes, splits[0], seed=seed)
     if report["apgr_low"] <= 0.5:
         found = f"APGR {report['apgr']} with interval [{report['apgr_low']}, {report['apgr_high']}]"
         raise CalibrationError(f"no signal: cross-validated {found} is not above 0.5")
-    description = {"source": source, "seed": seed, "difficulty": difficulty, "averaged": [asdict(one) for one in chosen], **report}
-    if not any(one.blocks.embedding for one in chosen):
-        corpus, embedder = replace(corpus, embeddings=None), ""
+    description = {"source": source, "seed": seed, "difficulty": difficulty, **report}
     mix = Mix(difficulty, *_familiarity(corpus, splits[0], seed))
-    heads = _assemble(corpus, outcomes, chosen=chosen, mix=mix, held_out=held_out, seed=seed, embedder=embedder, description=description)
-    return Fitted(heads, np.interp(values, heads.knots, np.linspace(0.0, 1.0, len(heads.knots))))
+    heads = _assemble(corpus, outcomes, mix, held_out[0], seed)
+    alone = ranks(routed(held_out[0], heads.mix), heads.knots)
+    if plan is None or corpus.embeddings is None:
+        return Fitted(replace(heads, description=description), alone, alone)
+    evidence, scores = fitting_embedded.assemble(plan, corpus.embeddings, outcomes, alone, seed=seed)
+    added = fitting_embedded.summary(plan, outcomes, held_out[0])
+    return Fitted(replace(heads, description={**description, **added}, embedder=embedder, evidence=evidence), scores, alone)
 
 
-def _assemble(
-    corpus: Corpus,
-    outcomes: Outcomes,
-    *,
-    chosen: Sequence[Candidate],
-    mix: Mix,
-    held_out: FloatMatrix,
-    seed: int,
-    embedder: str,
-    description: dict[str, Any],
-) -> Heads:
-    """Fit `chosen` on all rows; curves and ranks come from the held-out predictions."""
+def _assemble(corpus: Corpus, outcomes: Outcomes, mix: Mix, held_out: FloatMatrix, seed: int) -> Heads:
+    """Fit on all rows; curves and ranks come from the held-out predictions."""
     view = _view(corpus, seed)
     features, targets, fourier = features_of(corpus, view), _targets(outcomes), len(view.phase)
-    weights = np.mean([_ridge(features, targets, one, fourier) for one in chosen], axis=0).astype(np.float32)
+    weights = _weights(features, targets).astype(np.float32)
     return Heads(
         view=view,
         dense=weights[:fourier],
         sparse=weights[fourier:],
         intercept=targets.mean(axis=0).astype(np.float32),
-        knots=np.quantile(routed(held_out, mix), np.linspace(0.0, 1.0, STEPS + 1)).astype(np.float32),
-        weak_curve=_curve(held_out[:, 0], outcomes.weak),
-        strong_curve=_curve(held_out[:, 1], outcomes.strong),
+        knots=fitting_embedded.knots_of(routed(held_out, mix)),
+        weak_curve=fitting_embedded.curve(held_out[:, 0], outcomes.weak),
+        strong_curve=fitting_embedded.curve(held_out[:, 1], outcomes.strong),
         mix=mix,
         threshold=0.5,
-        embedder=embedder,
-        description=description,
     )
 
 
@@ -160,30 +149,20 @@ def _targets(outcomes: Outcomes) -> FloatMatrix:
     return np.stack([outcomes.weak, outcomes.strong], axis=1)
 
 
-def _choose(corpus: Corpus, outcomes: Outcomes, splits: list[Split], seed: int) -> tuple[list[Candidate], float, FloatMatrix]:
-    """The best candidates by cross-validated APGR, the share of difficulty that suits them, their mean held-out predictions."""
-    blocks = BLOCKS if corpus.embeddings is None else (*BLOCKS, *BLOCKS_EMBEDDING)
-    candidates = [Candidate(one, strength) for one in blocks for strength in STRENGTHS]
-    raw = [_held_out(corpus, outcomes, split, candidates, seed) for split in splits]
-    best: list[tuple[float, float, list[int]]] = []
-    for difficulty in DIFFICULTIES:
-        areas = [np.mean([metrics.apgr(routed(one[i], Mix(difficulty)), outcomes) for one in raw]) for i in range(len(candidates))]
-        order = [int(i) for i in np.argsort(-np.round(areas, 6), kind="stable")[:AVERAGED]]
-        means = [np.mean([one[i] for i in order], axis=0) for one in raw]
-        best.append((float(np.mean([metrics.apgr(routed(one, Mix(difficulty)), outcomes) for one in means])), difficulty, order))
-    _, difficulty, order = max(best, key=lambda one: round(one[0], 6))
-    return [candidates[i] for i in order], difficulty, np.mean([raw[0][i] for i in order], axis=0)
+def _difficulty(held_out: list[FloatMatrix], outcomes: Outcomes) -> float:
+    """The share of difficulty beside the gain that cross-validation prefers."""
+    areas = [np.mean([metrics.apgr(routed(one, Mix(share)), outcomes) for one in held_out]) for share in DIFFICULTIES]
+    return DIFFICULTIES[int(np.argmax(np.round(areas, 6)))]
 
 
-def _held_out(corpus: Corpus, outcomes: Outcomes, split: Split, candidates: list[Candidate], seed: int) -> list[FloatMatrix]:
-    """Held-out predictions of both heads by each candidate."""
+def _held_out(corpus: Corpus, outcomes: Outcomes, split: Split, seed: int) -> FloatMatrix:
+    """Held-out predictions of both heads, above the mean of all rows."""
     targets = _targets(outcomes)
-    whole = [np.zeros_like(targets) for _ in candidates]
+    whole = np.zeros_like(targets)
     for train, test in split:
         view = _view(corpus.take(train), seed)
-        x, unseen = features_of(corpus.take(train), view), features_of(corpus.take(test), view)
-        for part, one in zip(whole, candidates, strict=True):
-            part[test] = unseen @ _ridge(x, targets[train], one, len(view.phase)) + targets[train].mean(axis=0)
+        weights = _weights(features_of(corpus.take(train), view), targets[train], STRENGTH * len(train) / len(targets))
+        whole[test] = features_of(corpus.take(test), view) @ weights + targets.mean(axis=0)
     return whole
 
 
@@ -191,21 +170,17 @@ def _view(corpus: Corpus, seed: int) -> View:
     """Count on the texts of `corpus`, draw the Fourier features from `seed`."""
     random = np.random.default_rng(seed)
     width = corpus.hand.shape[1]
-    dim = 0 if corpus.embeddings is None else corpus.embeddings.shape[1]
-    omega = np.zeros((width + dim, FOURIER * (2 if dim else 1)))
-    omega[:width, :FOURIER] = random.normal(size=(width, FOURIER)) * np.sqrt(2.0 / (width * WIDTH))
-    if dim:
-        omega[width:, FOURIER:] = random.normal(size=(dim, FOURIER)) * np.sqrt(2.0 / WIDTH_EMBEDDING)
+    omega = _directions(random, width) * np.sqrt(2.0 / (width * WIDTH))
     spread = corpus.hand.std(axis=0)
     view = View(
         mean=corpus.hand.mean(axis=0).astype(np.float32),
         scale=np.where(spread > 1e-6, spread, 1.0).astype(np.float32),
         omega=omega.astype(np.float32),
-        phase=random.uniform(0.0, 2 * np.pi, omega.shape[1]).astype(np.float32),
+        phase=random.uniform(0.0, 2 * np.pi, FOURIER).astype(np.float32),
         idf=_idf(corpus.counts),
         centre=np.zeros(FOURIER, dtype=np.float32),
     )
-    return replace(view, centre=dense_of(corpus, view)[:, :FOURIER].mean(axis=0))
+    return replace(view, centre=view.dense(corpus.hand).mean(axis=0))
 
 
 def _idf(counts: sp.csr_matrix) -> Array:
@@ -214,16 +189,41 @@ def _idf(counts: sp.csr_matrix) -> Array:
     return np.where(seen >= 2, np.log((1.0 + rows) / (1.0 + seen)) + 1.0, 0.0).astype(np.float32)
 
 
-def _ridge(x: sp.csr_matrix, targets: FloatMatrix, by: Candidate, fourier: int) -> FloatMatrix:
-    """Weights, shape (features, 2), of what the targets are above their means: no evidence leads back to the base rate."""
-    runs = lexical.BUCKETS - (1 << lexical.WORD_BITS)
-    sizes = (FOURIER, fourier - FOURIER, 1 << lexical.WORD_BITS, runs)
-    shares = (by.blocks.hand, by.blocks.embedding, by.blocks.words, by.blocks.runs)
-    scale = np.sqrt(np.repeat(shares, sizes)).astype(np.float32)
-    model = Ridge(alpha=by.strength, fit_intercept=False, solver="sparse_cg", tol=1e-4)
-    weights: FloatMatrix = model.fit((x @ sp.diags_array(scale)).tocsr(), targets - targets.mean(axis=0)).coef_.T
-    scaled: FloatMatrix = weights * scale[:, None]
-    return scaled
+def _directions(random: np.random.Generator, width: int) -> FloatMatrix:
+    """Normal vectors, shape (width, FOURIER), at right angles within each block: they vary less than independent ones."""
+    blocks = [np.linalg.qr(random.normal(size=(width, width)))[0] for _ in range(-(-FOURIER // width))]
+    lengths = np.linalg.norm(random.normal(size=(FOURIER, width)), axis=1)
+    directions: FloatMatrix = np.hstack(blocks)[:, :FOURIER] * lengths
+    return directions
+
+
+def _weights(x: sp.csr_matrix, targets: FloatMatrix, strength: float = STRENGTH) -> FloatMatrix:
+    """The mean over `BLOCKS`, shape (features, 2), of what the targets are above their means: no evidence leads to the base rate."""
+    edges = np.cumsum([0, FOURIER, 1 << lexical.WORD_BITS, lexical.BUCKETS - (1 << lexical.WORD_BITS)])
+    above = targets - targets.mean(axis=0)
+    if x.shape[0] > DUAL_ROWS:
+        found = [_by_features(x, above, one, np.diff(edges), strength) for one in BLOCKS]
+    else:
+        parts: list[Any] = [x[:, a:b] for a, b in itertools.pairwise(edges)]
+        parts[0] = parts[0].toarray()
+        products = [parts[0] @ parts[0].T, *((one @ one.T).toarray() for one in parts[1:])]
+        found = [_by_rows(parts, products, above, one, strength) for one in BLOCKS]
+    weights: FloatMatrix = np.mean(found, axis=0)
+    return weights
+
+
+def _by_rows(parts: list[Any], products: list[Any], above: FloatMatrix, one: Blocks, strength: float) -> FloatMatrix:
+    system = sum(share * product for share, product in zip(astuple(one), products, strict=True)).astype(np.float64)
+    system[np.diag_indices_from(system)] += strength
+    dual = cho_solve(cho_factor(system, overwrite_a=True, check_finite=False), above)
+    return np.vstack([share * (part.T @ dual) for share, part in zip(astuple(one), parts, strict=True)])
+
+
+def _by_features(x: sp.csr_matrix, above: FloatMatrix, one: Blocks, sizes: npt.NDArray[np.integer], strength: float) -> FloatMatrix:
+    scale = np.sqrt(np.repeat(astuple(one), sizes)).astype(np.float32)
+    model = Ridge(alpha=strength, fit_intercept=False, solver="sparse_cg", tol=1e-4)
+    weights: FloatMatrix = model.fit((x @ sp.diags_array(scale)).tocsr(), above).coef_.T * scale[:, None]
+    return weights
 
 
 def _familiarity(corpus: Corpus, split: Split, seed: int) -> tuple[float, float]:
@@ -235,21 +235,15 @@ def _familiarity(corpus: Corpus, split: Split, seed: int) -> tuple[float, float]
         starts = unseen.counts.indptr
         rows = [unseen.counts.indices[a:b] for a, b in itertools.pairwise(starts)]
         known += [view.known(lexical.Grams(row.astype(np.int64), np.ones(len(row), dtype=np.float32))) for row in rows]
-        density += [view.density(row) for row in dense_of(unseen, view)]
+        density += [view.density(row) for row in view.dense(unseen.hand)]
     return float(np.percentile(known, UNFAMILIAR)), float(np.percentile(density, UNFAMILIAR))
-
-
-def _curve(raw: npt.NDArray[np.float64], outcome: npt.NDArray[np.float64]) -> Array:
-    """Isotonic regression of the outcome on a held-out prediction, as (2, n) points."""
-    model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(raw, outcome)
-    return np.stack([model.X_thresholds_, model.y_thresholds_]).astype(np.float32)
 
 
 def _calibrated(raw: npt.NDArray[np.float64], outcome: npt.NDArray[np.float64], split: Split) -> npt.NDArray[np.float64]:
     """Each fold by the curve of the other folds."""
     whole = np.zeros(len(raw))
     for train, test in split:
-        whole[test] = np.interp(raw[test], *_curve(raw[train], outcome[train]))
+        whole[test] = np.interp(raw[test], *fitting_embedded.curve(raw[train], outcome[train]))
     return whole
 
 

@@ -17,7 +17,9 @@ from serve_app.evaluate.knobs import Knob, OperatingPoint
 from serve_app.evaluate.routing_metrics import Outcomes, Vector
 from serve_app.evaluate.rows import Rows, first_line, read
 from serve_app.observe.cost import dollars
+from serve_app.routing import drift
 from serve_app.routing.heads import Heads, dump
+from serve_app.routing.neighbours import excerpt
 from serve_app.settings import Settings
 
 __all__ = ["Asked", "as_lines", "calibrate", "dump", "is_outcomes", "refuse_knobs", "summary"]
@@ -55,7 +57,7 @@ def calibrate(
     _check(asked)
     rows = read(paths)
     fitting.check(rows.prompts, rows.outcomes)
-    corpus = Corpus.of(rows.prompts, None if embed is None else embed(rows.prompts))
+    corpus = Corpus.of(rows.prompts, None if embed is None else embed([excerpt(prompt) for prompt in rows.prompts]))
     groups = questions.groups_of(rows.prompts)
     source = ", ".join(path.name for path in paths)
     fitted = fitting.fit_corpus(corpus, rows.outcomes, groups=groups, seed=seed, embedder=embedder, source=source)
@@ -65,7 +67,9 @@ def calibrate(
     expected = _expected(point, fitted.scores, rows, seed=seed)
     all_large = round(1000 * strong, 6)
     money = {"all_large_usd_per_1000": all_large, "expected_usd_per_1000": round(all_large * (1 - point.saved), 6)}
-    description = {**fitted.heads.description, "dropped": rows.dropped, "asked": asdict(asked), **expected, **money}
+    seen = drift.described(fitted.scores.tolist(), rows.prompts)
+    description = {**fitted.heads.description, "dropped": rows.dropped, "asked": asdict(asked), **expected, **money, **seen}
+    description["embedded_share"] = round(float(np.mean([not fitted.heads.clear(one, point.threshold) for one in fitted.alone])), 4)
     return replace(fitted.heads, threshold=point.threshold, large_share=point.share, description=description)
 
 
@@ -96,8 +100,16 @@ def as_lines(heads: Heads) -> list[str]:
         f"calibration error: p(small right) {said['calibration_error_weak']:.3f}, p(large right) {said['calibration_error_strong']:.3f}",
         f"threshold {heads.threshold:g}: {heads.large_share:.1%} to large, keeps {kept} of the large model's quality, saves {saved}",
         f"1,000 requests of {said['asked']['answer_tokens']} answer tokens: {usd}",
-        f"embedder {heads.embedder or 'none needed'}; source {said['source']}; seed {said['seed']}",
+        f"embedder {_embedder(heads)}; source {said['source']}; seed {said['seed']}",
     ]
+
+
+def _embedder(heads: Heads) -> str:
+    """By which one, and how often: the text alone decides the rest."""
+    said = heads.description
+    if heads.evidence is None:
+        return "none needed"
+    return f"{heads.embedder} (without it APGR {said['apgr_text_alone']:.3f}; asked for {said['embedded_share']:.1%} of such requests)"
 
 
 def summary(heads: Heads) -> Json:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from serve_app.domain import Json, Reason, Tier
 from serve_app.errors import RequestError
 from serve_app.evaluate import sources
-from serve_app.observe import reader
+from serve_app.observe import opinions, reader
 from serve_app.observe.tables import decisions
 
 Floats = npt.NDArray[np.float64]
@@ -29,7 +29,7 @@ NUMBERS = (
     "overhead_seconds",
     "total_seconds",
 )
-WORDS = ("id", "tier", "reason", "outcome", "mode")
+WORDS = ("id", "tier", "reason", "outcome", "mode", "calibration")
 MAYBE = ("chosen", "own_threshold")
 COUNTED = ("prompt_tokens", "completion_tokens", "cost_usd", "all_large_usd")
 NEEDED = ("score", "tier", *COUNTED)
@@ -42,6 +42,7 @@ class History:
 
     `large`: the large tier answered. `chosen_large`: the router chose it, whoever answered in shadow or canary mode.
     `weak`, `strong`: how good either tier's answer was judged, in [0, 1]; `expected`: 1 where the label says large, 0 where small.
+    `feedback`: how good people found the answer that was given.
     """
 
     numbers: Mapping[str, Floats]
@@ -52,6 +53,7 @@ class History:
     weak: Floats
     strong: Floats
     expected: Floats
+    feedback: Floats
 
     def __len__(self) -> int:
         return len(self.large)
@@ -70,10 +72,15 @@ class History:
 
 
 def from_ledger(url: str, since: float | None = None, until: float | None = None, outcomes: Mapping[str, Json] | None = None) -> History:
-    """Raises `TierwiseError` when the ledger cannot be read, `RequestError` when nothing is in it."""
+    """With the ledger's own judgements and feedback, unless `outcomes` knows better.
+
+    Raises `TierwiseError` when the ledger cannot be read, `RequestError` when nothing is in it.
+    """
     wanted = sa.select(*(decisions.c[name] for name in (*WORDS, *NUMBERS, *MAYBE))).where(*reader.between(since, until))
     with reader.reading(url) as connection:
-        return _history(reader.rows(connection, wanted.order_by(decisions.c.created, decisions.c.id)), outcomes or {})
+        known = opinions.outcomes(connection, since, until)
+        known |= {name: {**known.get(name, {}), **row} for name, row in (outcomes or {}).items()}
+        return _history(reader.rows(connection, wanted.order_by(decisions.c.created, decisions.c.id)), known)
 
 
 def from_file(path: Path, since: float | None = None, until: float | None = None, outcomes: Mapping[str, Json] | None = None) -> History:
@@ -115,6 +122,7 @@ def _history(batches: Iterable[Iterable[Mapping[Any, Any]]], outcomes: Mapping[s
         weak=whole["weak_score"],
         strong=whole["strong_score"],
         expected=whole["expected"],
+        feedback=whole["feedback"],
     )
 
 
@@ -126,7 +134,7 @@ def _columns(batch: list[Mapping[Any, Any]], outcomes: Mapping[str, Json]) -> di
         found |= {name: np.array([str(row.get(name) or "") for row in batch], dtype=np.str_) for name in (*WORDS, "chosen")}
         found["own_threshold"] = np.array([bool(row.get("own_threshold")) for row in batch], dtype=np.bool_)
         judged = [outcomes.get(str(row.get("id")), row) for row in batch]
-        found |= {name: _floats(row.get(name) for row in judged) for name in ("weak_score", "strong_score")}
+        found |= {name: _floats(row.get(name) for row in judged) for name in ("weak_score", "strong_score", "feedback")}
         found["expected"] = _floats(_label(row.get("expected_tier")) for row in judged)
     except (ValueError, TypeError, OverflowError):
         raise RequestError("a row holds something else than a number where one is needed") from None

@@ -13,29 +13,10 @@ from serve_app.evaluate import html_report_plots as plots
 from serve_app.evaluate import recorded, sources
 from serve_app.evaluate.disagreements import Disagreement, Disagreements, find
 from serve_app.evaluate.history import History
+from serve_app.evaluate.html_page import document, figures, section, table
 from serve_app.evaluate.replay import GRID, Replay, replay
 
 RESAMPLES = 200
-CSS = """
-:root { color-scheme: light dark; --ink: #1c1e21; --soft: #5b626b; --paper: #fdfdfc; --card: #f3f3f1; --line: #dcdcd8; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e6; --soft: #9aa1aa; --paper: #16181b; --card: #1f2226; --line: #34383d; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 2rem 1.2rem 4rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .3rem; }
-p { margin: .3rem 0 .8rem; color: var(--soft); max-width: 46rem; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.4rem, 1fr)); gap: .8rem; margin: 1.4rem 0; padding: 0; }
-.figures div { background: var(--card); border-radius: .5rem; padding: .8rem 1rem; }
-.figures dt { color: var(--soft); font-size: .85rem; } .figures dd { margin: 0; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
-svg { width: 100%; height: auto; display: block; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } tr.now { font-weight: 600; }
-article { background: var(--card); border-radius: .5rem; padding: 1rem; margin: .8rem 0; }
-article h3 { font-size: .85rem; margin: 0 0 .5rem; color: var(--soft); font-weight: 500; overflow-wrap: anywhere; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }
-pre { margin: .2rem 0 0; white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; font-size: .92rem; color: var(--ink); }
-"""
 
 
 def write(source: recorded.Source, out: Path) -> Json:
@@ -78,12 +59,12 @@ def page(history: History, found: Replay, pairs: Disagreements | None, summary: 
         f"<h1>What the router did</h1><p>{period}, {summary['decisions']:,} requests.</p>",
         _figures(summary),
         *_sections(history, found),
+        *_feedback(found),
         _reasons(history),
         _thresholds(found),
         _disagreements(pairs),
     ]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>tierwise report</title>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{CSS}</style></head><body><main>{"".join(parts)}</main></body></html>\n'
+    return document("tierwise report", parts)
 
 
 def _sections(history: History, found: Replay) -> list[str]:
@@ -98,11 +79,7 @@ def _sections(history: History, found: Replay) -> list[str]:
     if found.judged or found.labelled:
         note = f"{found.judged:,} decisions are judged, {found.labelled:,} labelled; 95 % intervals."
         drawn.insert(5, ("quality", "Quality by threshold", note, plots.quality_curve(found)))
-    return [_section(title, note, plots.svg(name, f"{title}. {note}", draw)) for name, title, note, draw in drawn]
-
-
-def _section(title: str, note: str, *inside: str) -> str:
-    return f"<section><h2>{title}</h2><p>{note}</p>{''.join(inside)}</section>"
+    return [section(title, note, plots.svg(name, f"{title}. {note}", draw)) for name, title, note, draw in drawn]
 
 
 def _curve_note(found: Replay) -> str:
@@ -124,13 +101,21 @@ def _figures(summary: Json) -> str:
         "p99": "-" if p99 is None else f"{p99:.3g} s",
         "not answered": f"{summary['not_ok']:,}",
     }
-    return f'<dl class="figures">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in shown.items())}</dl>'
+    return figures(shown)
 
 
 def _reasons(history: History) -> str:
     counts = Counter(zip(history.words["reason"].tolist(), history.words["tier"].tolist(), strict=True))
     rows = [[reason, tier, f"{count:,}", f"{count / len(history):.1%}"] for (reason, tier), count in counts.most_common()]
-    return _section("Why", "The reason of every decision.", _table(["reason", "tier", "requests", "share"], rows))
+    return section("Why", "The reason of every decision.", table(["reason", "tier", "requests", "share"], rows))
+
+
+def _feedback(found: Replay) -> list[str]:
+    if not found.feedback:
+        return []
+    rows = [[tier, f"{one['decisions']:,}", f"{one['mean']:.3f}"] for tier, one in found.feedback.items()]
+    note = "What people said of the answers they got, from 0 (useless) to 1 (perfect)."
+    return [section("Feedback", note, table(["tier", "answers", "mean"], rows))]
 
 
 def _thresholds(found: Replay) -> str:
@@ -141,28 +126,20 @@ def _thresholds(found: Replay) -> str:
         for one in found.points
     ]
     now = next((number for number, one in enumerate(found.points) if one.threshold == found.in_force), None)
-    table = _table(["threshold", "large share", "dollars / 1,000", "saved", *known], rows, now)
-    return _section("Thresholds", "The cost curve in figures; in bold the one in force.", table)
-
-
-def _table(titles: list[str], rows: list[list[str]], marked: int | None = None) -> str:
-    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in titles)
-    body = [
-        f"<tr{' class=now' if number == marked else ''}>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>"
-        for number, row in enumerate(rows)
-    ]
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    shown = table(["threshold", "large share", "dollars / 1,000", "saved", *known], rows, now)
+    return section("Thresholds", "The cost curve in figures; in bold the one in force.", shown)
 
 
 def _disagreements(pairs: Disagreements | None) -> str:
     if pairs is None or not pairs.pairs:
         note = "None: answers of both models are kept where args.ledger.store_prompts and user_config.mirror_share are set."
-        return _section("Worst disagreements", note)
-    note = (
-        f"{pairs.pairs:,} requests were answered by both models; on average their answers share {pairs.alike or 0:.0%} of their words. "
-        "The ones with the least in common, which says that they differ, not which is right:"
-    )
-    return _section("Worst disagreements", note, *map(_article, pairs.worst))
+        return section("Worst disagreements", note)
+    note = f"{pairs.pairs:,} requests were answered by both models; on average their answers share {pairs.alike or 0:.0%} of their words. "
+    if pairs.judged:
+        note += f"{pairs.judged:,} are judged; these furthest apart:"
+    else:
+        note += "The ones with the least in common, which says that they differ, not which is right:"
+    return section("Worst disagreements", note, *map(_article, pairs.worst))
 
 
 def _article(one: Disagreement) -> str:
@@ -171,6 +148,8 @@ def _article(one: Disagreement) -> str:
 
     answers = f'<div class="pair">{text("small", one.small)}{text("large", one.large)}</div>'
     title = f"{html.escape(one.decision_id)}: {one.alike:.0%} of the words in common"
+    if one.apart is not None:
+        title += f"; judged: small {one.weak:.2f}, large {one.strong:.2f}"
     return f"<article><h3>{title}</h3>{text('prompt', one.prompt)}{answers}</article>"
 
 

@@ -13,16 +13,10 @@ import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
 from serve_app.domain import Json
-from serve_app.evaluate import fitting, rows, studies
-from serve_app.evaluate.quality_page import Page, Timing, render
+from serve_app.evaluate import quality_costs, quality_plots, studies
+from serve_app.evaluate.quality_page import Page, render
 from serve_app.evaluate.studies import STUDIES, Study
-
-LENGTHS = (512, 2_048, 20_000)  # characters; 512 are about 128 tokens
-REPEATS = 200
-ENOUGH = 1_500  # rows, for an artefact whose speed is measured
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,8 +33,12 @@ def main(arguments: list[str] | None = None) -> None:
     minutes = (time.monotonic() - started) / 60
     kept = "" if options.results is None else " of this call; figures of earlier calls were taken from a folder"
     form = _form(quick=options.quick, everything=len(there) == len(STUDIES))
-    how = f"{form}; {minutes:.1f} minutes with {options.workers} processes{kept}.\n"
-    page = Page(results, skipped, timings(there[0], data), how, options.quick, options.ways.read_text(encoding="utf-8"))
+    each = ", ".join(f"{name} {sum(report['minutes'] for report in found):.1f}" for name, found in results.items())
+    how = f"{form}; {minutes:.1f} minutes with {options.workers} processes{kept}. Minutes of each study: {each}.\n"
+    pictures = _pictures(results, there, options.out.parent / "images")
+    costs = quality_costs.measured(data, there[0], embedder=not options.quick)
+    ways = options.ways.read_text(encoding="utf-8")
+    page = Page(results, skipped, costs, how, options.quick, ways, pictures, quality_costs.reproduced(data))
     options.out.write_text(render(page, STUDIES), encoding="utf-8")
     print(f"quality: {options.out} written, {len(there)} studies, {minutes:.1f} minutes")
 
@@ -61,22 +59,13 @@ def measure(wanted: list[Study], data: Path, *, quick: bool, workers: int, keep:
     return found
 
 
-def timings(study: Study, data: Path) -> list[Timing]:
-    """Thread time of `Heads.judge` on texts of given lengths, by an artefact that is fitted on the study's rows."""
-    read = rows.read([data / f"{name}.jsonl" for name in study.files])
-    table = read.select(range(min(len(read.rows), ENOUGH)))
-    heads = fitting.fit(table.prompts, table.outcomes)
-    text = " ".join(table.prompts)
-    found = []
-    for chars in LENGTHS:
-        spent = []
-        for start in range(REPEATS):
-            some = text[start * 97 : start * 97 + chars]
-            begun = time.thread_time()
-            heads.judge(some)
-            spent.append((time.thread_time() - begun) * 1000)
-        found.append(Timing(chars, float(np.median(spent)), float(np.quantile(spent, 0.99))))
-    return found
+def _pictures(results: dict[str, list[Json]], there: list[Study], folder: Path) -> dict[str, str]:
+    """Draw each study's first seed; the names of the files, from the page."""
+    folder.mkdir(exist_ok=True)
+    drawn = {study.name: study.title for study in there if "series" in results[study.name][0]}
+    for name, title in drawn.items():
+        (folder / f"quality-{name}.svg").write_text(quality_plots.draw(results[name][0]["series"], title), encoding="utf-8")
+    return {name: f"images/quality-{name}.svg" for name in drawn}
 
 
 def _form(*, quick: bool, everything: bool) -> str:

@@ -1,12 +1,13 @@
 """The tables of docs/routing-quality.md. Pure: figures in, Markdown out; the prose beside them is a file of its own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from serve_app.domain import Json
-from serve_app.evaluate.comparison import OURS
+from serve_app.evaluate.comparison import MEANINGFUL, OURS
+from serve_app.evaluate.quality_costs import Costs
 from serve_app.evaluate.report import COLUMNS, TITLES, cell
 from serve_app.evaluate.studies import Study
 
@@ -17,15 +18,8 @@ part of the project (`DATA` is `TIERWISE_ROUTING_DATA` or `../shared/data/routin
 them, over every share; random is 0.5, .5, .8. Brackets are 95 % bootstrap intervals over rows, differences are paired. **Ours is fitted,
 with all that it chooses, inside each outer fold**, and rows of one question stay in one fold: this is what a user gets.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Thread time of one decision by a fitted artefact without an embedding, in milliseconds."""
-
-    chars: int
-    median: float
-    p99: float
+REPRODUCED = "Means of 200 random orders of these rows, by `routing_metrics`, beside tables 2 and 3 of the paper."
+SAME = ("rows", "APGR ours / paper", "CPT50 ours / paper", "CPT80 ours / paper", "oracle APGR")
 
 
 @dataclass(frozen=True)
@@ -34,10 +28,12 @@ class Page:
 
     results: Mapping[str, Sequence[Json]]
     skipped: Sequence[str]
-    timings: Sequence[Timing]
+    costs: Costs
     how: str
     quick: bool
     ways: str
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    reproduced: Sequence[Sequence[str]] = ()
 
 
 def render(page: Page, studies: Sequence[Study]) -> str:
@@ -47,7 +43,9 @@ def render(page: Page, studies: Sequence[Study]) -> str:
     for study in done:
         parts += ["", f"## {study.title[0].upper()}{study.title[1:]}", f"`{study.command(centroids=not page.quick)}`", ""]
         parts += _seen(page.results[study.name][0]) if not study.train_elsewhere else _never_seen(page.results[study.name][0])
-    parts += ["", "## What a decision costs", *_costs(page.timings), "", page.ways.strip(), ""]
+        parts += ["", f"![cost and quality, reliability, scores]({page.pictures[study.name]})"] if study.name in page.pictures else []
+    parts += ["", "## RouteLLM's random rows, reproduced", REPRODUCED, "", *_markdown(SAME, page.reproduced)] if page.reproduced else []
+    parts += ["", "## What a decision costs", *_costs(page.costs), "", page.ways.strip(), ""]
     return "\n".join(parts)
 
 
@@ -101,6 +99,11 @@ def _within(found: Mapping[str, float]) -> str:
 def _seen(report: Json) -> list[str]:
     means = f"{report['pooled']['rows']} rows; small model {report['pooled']['weak']:.3f}, large model {report['pooled']['strong']:.3f}"
     said = [f"{means}; {report.get('unfamiliar', 0):.1%} of unseen rows counted as unlike the fitted ones."]
+    if report.get("embedded"):
+        said.append(
+            f"The embedding is asked for on {report['embedded']:.1%} of them where half goes large; asking for all of them would change"
+            f" {report['otherwise']:.1%} of the decisions. `text alone` is the score when the embedder is late or gone."
+        )
     if report["without_signal"]:
         said.append(f"Without signal, so a tie: fold {', '.join(report['without_signal'])}.")
     table = [[name, *(cell(part.get(key)) for key in COLUMNS)] for name, part in report["pooled"]["methods"].items()]
@@ -114,6 +117,9 @@ def _never_seen(report: Json) -> list[str]:
     ]
     mean = [cell(report["macro"]["methods"][method]["apgr"]) for method in (OURS, "length", "keywords", "oracle")]
     rows.append([f"**mean of {report['macro']['benchmarks']}**", "", *mean])
+    if large := report.get("macro_meaningful"):
+        some = [cell(large["methods"][method]["apgr"]) for method in (OURS, "length", "keywords", "oracle")]
+        rows.append([f"**{MEANINGFUL} ({large['benchmarks']})**", "", *some])
     under = ", ".join(_wholly_under(report)) or "none"
     silent = ", ".join(report["without_signal"]) or "none"
     table = _markdown(("left out", "rows", "ours", "length", "keywords", "oracle"), rows)
@@ -126,9 +132,11 @@ def _wholly_under(report: Json) -> list[str]:
     return [name for name, high in found.items() if high is not None and high < 0.5]
 
 
-def _costs(timings: Sequence[Timing]) -> list[str]:
-    rows = [[f"{one.chars:,}", f"{one.median:.2f}", f"{one.p99:.2f}"] for one in timings]
-    return _markdown(("characters", "median ms", "p99 ms"), rows)
+def _costs(costs: Costs) -> list[str]:
+    rows = [[one.path, f"{one.chars:,}", f"{one.median:.2f}", f"{one.p99:.2f}"] for one in costs.timings]
+    rate = f"`tierwise score` on {costs.scored:,} prompts, text alone, one process: {costs.per_second:.0f} prompts a second."
+    said = "Thread time of one decision. The embedder's is added only to requests that the text alone does not decide."
+    return [said, "", *_markdown(("path", "characters", "median ms", "p99 ms"), rows), "", rate]
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

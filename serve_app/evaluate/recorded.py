@@ -56,13 +56,12 @@ def write(threshold: float, application: str, dashboard: str, say: Callable[[str
     """Show what would change, ask, put it, and say what to commit. Raises `TierwiseError`."""
     api = live_update.ServeApi(dashboard, live_update.token(os.environ))
     try:
-        wanted = live_update.change(api.details(), {"threshold": threshold}, application or None)
-        say(wanted.diff() or "this threshold is in force already")
-        if not wanted.diff() or not sure(f"Put this into the running application {wanted.application!r}?"):
-            return {"written": False, "application": wanted.application, "user_config": dict(wanted.before)}
-        live_update.apply(api, wanted)
+        done = live_update.put(api, {"threshold": threshold}, application or None, say=say, sure=sure)
     finally:
         api.close()
+    wanted = done.change
+    if not done.written:
+        return {"written": False, "application": wanted.application, "user_config": dict(wanted.before)}
     say(f"done; in deployments.yaml, so that the next deployment keeps it:\n{wanted.lines()}")
     return {"written": True, "application": wanted.application, "user_config": dict(wanted.after)}
 

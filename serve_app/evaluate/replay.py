@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.domain import Json
+from serve_app.domain import Json, Tier
 from serve_app.evaluate.history import Flags, Floats, History
 from serve_app.evaluate.routing_metrics import Interval
 from serve_app.settings import TokenPrice
@@ -45,20 +45,28 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """`recorded`: dollars for 1,000 requests as they were paid. `in_force`: the threshold of the last decision that it made."""
+    """`recorded`: dollars for 1,000 requests as they were paid. `in_force`: the threshold of the last decision that it made.
+
+    `other_scores`: decisions of a calibration that was replaced; a threshold on today's scores says nothing of them, and they stay.
+
+    `feedback`: by the tier that answered, how many answers people spoke of, and the mean of what they said.
+    """
 
     rows: int
     movable: int
+    other_scores: int
     judged: int
     labelled: int
     recorded_usd: float
     in_force: float | None
     points: tuple[Point, ...]
+    feedback: Json
 
 
 def replay(history: History, thresholds: Sequence[float], small: TokenPrice, *, seed: int = 0, resamples: int = RESAMPLES) -> Replay:
     """`small`: the small tier's price, for what moves to it; the large tier's is in the records. The threshold in force comes along."""
-    movable = history.by_threshold
+    by_threshold = history.by_threshold
+    movable = by_threshold & _of_last_calibration(history, by_threshold)
     in_force = _in_force(history, movable)
     grid = np.unique(np.asarray([*thresholds, *([] if in_force is None else [in_force])], dtype=np.float64))
     place = _places(history, movable, grid)
@@ -66,11 +74,13 @@ def replay(history: History, thresholds: Sequence[float], small: TokenPrice, *, 
     return Replay(
         rows=len(history),
         movable=int(movable.sum()),
+        other_scores=int(by_threshold.sum() - movable.sum()),
         judged=int(_judged(history).sum()),
         labelled=int((~np.isnan(history.expected)).sum()),
         recorded_usd=float(history.numbers["cost_usd"].mean() * PER),
         in_force=in_force,
         points=tuple(_point(index, float(threshold), place, history, sums) for index, threshold in enumerate(grid)),
+        feedback=_feedback(history),
     )
 
 
@@ -78,6 +88,14 @@ def _places(history: History, movable: Flags, grid: Floats) -> Places:
     """How many thresholds of the grid send a decision to the large tier: the first `place` ones. None or all where it cannot move."""
     fixed = np.where(history.chosen_large, len(grid), 0)
     return np.where(movable, np.searchsorted(grid, history.numbers["score"], side="right"), fixed)
+
+
+def _of_last_calibration(history: History, by_threshold: Flags) -> Flags:
+    """Whose score is of the calibration that made the last score here."""
+    names = history.words["calibration"]
+    scored = names[by_threshold]
+    of_last: Flags = names == (scored[-1] if len(scored) else "")
+    return of_last
 
 
 def _in_force(history: History, movable: Flags) -> float | None:
@@ -88,6 +106,17 @@ def _in_force(history: History, movable: Flags) -> float | None:
 def _judged(history: History) -> Flags:
     judged: Flags = ~np.isnan(history.weak) & ~np.isnan(history.strong)
     return judged
+
+
+def _feedback(history: History) -> Json:
+    """Only of what was answered: what people would have said of the other tier's answer nobody knows."""
+    said = ~np.isnan(history.feedback)
+    by_tier = {Tier.SMALL: said & ~history.large, Tier.LARGE: said & history.large}
+    return {
+        tier.value: {"decisions": int(which.sum()), "mean": float(history.feedback[which].mean())}
+        for tier, which in by_tier.items()
+        if which.any()
+    }
 
 
 def _columns(history: History, small: TokenPrice) -> dict[str, tuple[Floats, Floats]]:
@@ -188,10 +217,19 @@ def as_lines(found: Replay) -> list[str]:
     ]
     known = [name for name, count in (("quality", found.judged), ("agreement", found.labelled)) if count]
     lines.append(f"judged: {found.judged}, labelled: {found.labelled}; intervals are 95 %, bootstrap over decisions")
+    if found.other_scores:
+        lines.append(f"{found.other_scores} decisions were scored by a calibration that was replaced: they stay; `--since` leaves them out")
+    if found.feedback:
+        lines.append(f"feedback, as answered: {felt(found)}")
     titles = ["threshold", "large share", "dollars / 1,000", "saved of all-large", *known, "to large", "to small"]
     cells = [_cells(point, known, point.threshold == found.in_force) for point in found.points]
     widths = [max(len(row[column]) for row in [titles, *cells]) for column in range(len(titles))]
     return lines + ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in [titles, *cells]]
+
+
+def felt(found: Replay) -> str:
+    """What people said of either tier's answers."""
+    return "; ".join(f"{tier} {one['mean']:.3f} (of {one['decisions']:,})" for tier, one in found.feedback.items())
 
 
 def _cells(point: Point, known: list[str], marked: bool) -> list[str]:

@@ -8,13 +8,14 @@ import numpy as np
 
 from serve_app.domain import Json
 from serve_app.errors import CalibrationError
-from serve_app.evaluate import comparison, gain, questions, unseen
+from serve_app.evaluate import comparison, gain, quality_plots, questions, unseen
 from serve_app.evaluate.comparison import OURS, Ranking
-from serve_app.evaluate.corpus import Array, Corpus, predict
+from serve_app.evaluate.corpus import HALF, Array, Corpus, Predicted, predict
 from serve_app.evaluate.routing_metrics import Vector
 from serve_app.evaluate.rows import Rows, read
 from serve_app.evaluate.unseen import Progress, Table
 from serve_app.routing.heads import Heads
+from serve_app.routing.neighbours import excerpt
 from serve_app.routing.score import Artefact, Calibration
 from serve_app.settings import Settings
 
@@ -46,14 +47,22 @@ def evaluate(paths: Sequence[Path], wanted: Wanted, settings: Settings, *, embed
     rows = read(paths)
     if not rows.rows:
         raise CalibrationError("there are no rows to evaluate on")
-    vectors = embed(rows.prompts) if _needs_embeddings(wanted) else None
-    rankings, said = _ours(rows, wanted, vectors, progress)
+    parts, whole = _embedded(rows, wanted, embed)
+    rankings, said = _ours(rows, wanted, parts, whole, progress)
     rankings |= comparison.baselines(rows.prompts, rows.outcomes)
-    if wanted.centroids is not None and vectors is not None:
-        rankings["centroids"] = _by_centroids(wanted.centroids, vectors)
+    if wanted.centroids is not None and whole is not None:
+        rankings["centroids"] = _by_centroids(wanted.centroids, whole)
     weak, strong = gain.costs(rows.prompts, ANSWER_TOKENS, settings)
     figures = comparison.compare(rankings, rows.outcomes, rows.benchmarks, price_ratio=weak / strong, seed=wanted.seed)
-    return {"rows": len(rows.rows), "dropped": rows.dropped, "seed": wanted.seed, **said, **figures, "warnings": _warnings(paths, wanted)}
+    return {
+        "rows": len(rows.rows),
+        "dropped": rows.dropped,
+        "seed": wanted.seed,
+        **said,
+        **figures,
+        "series": quality_plots.series(rankings, rows.outcomes),
+        "warnings": _warnings(paths, wanted),
+    }
 
 
 def as_lines(report: Json) -> list[str]:
@@ -61,11 +70,16 @@ def as_lines(report: Json) -> list[str]:
     lines = [f"rows {report['rows']}, dropped {report['dropped']}; ours: {report['how']}"]
     if report["without_signal"]:
         lines.append(f"nothing was learned in {', '.join(report['without_signal'])}: the base rate stands for it, a tie")
+    if report.get("embedded"):
+        lines.append(
+            f"embedding asked for {report['embedded']:.1%} of the rows; asking for all changes {report['otherwise']:.1%} of decisions"
+        )
     lines += [f"warning: {one}" for one in report["warnings"]]
     lines += _table("pooled", report["pooled"])
     lines.append("  requested share -> realised: " + ", ".join(f"{a} -> {b:.3f}" for a, b in report["pooled"]["realised_shares"].items()))
     if len(report["benchmarks"]) > 1:
         lines += _table(f"mean of {report['macro'].get('benchmarks', 0)} benchmarks with a gap", report["macro"]) if report["macro"] else []
+        lines += _table(comparison.MEANINGFUL, report["macro_meaningful"]) if report["macro_meaningful"] else []
         lines += [line for name, part in report["benchmarks"].items() for line in _table(f"{name} ({part['rows']} rows)", part)]
     return lines
 
@@ -84,27 +98,42 @@ def _table(title: str, part: Json) -> list[str]:
     return ["", title, *("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)]
 
 
-def _needs_embeddings(wanted: Wanted) -> bool:
+def _embedded(rows: Rows, wanted: Wanted, embed: Embed) -> tuple[Array | None, Array | None]:
+    """(What ours may see, what centroids see), each only where it is needed."""
     one = wanted.calibration
-    by_artefact = isinstance(one, Calibration) or (isinstance(one, Heads) and one.view.dim > 0)
-    return by_artefact or wanted.centroids is not None or (one is None and wanted.with_embedding)
+    ours = one.dim > 0 if isinstance(one, Heads) else one is None and wanted.with_embedding
+    whole = isinstance(one, Calibration) or wanted.centroids is not None
+    parts = embed([excerpt(prompt) for prompt in rows.prompts]) if ours else None
+    return parts, embed(rows.prompts) if whole else None
 
 
-def _ours(rows: Rows, wanted: Wanted, vectors: Array | None, progress: Progress) -> tuple[dict[str, Ranking], Json]:
+def _ours(rows: Rows, wanted: Wanted, parts: Array | None, whole: Array | None, progress: Progress) -> tuple[dict[str, Ranking], Json]:
     one = wanted.calibration
-    if isinstance(one, Calibration) and vectors is not None:
-        return {OURS: _by_centroids(one, vectors)}, {"how": f"calibration {one.sha256[:12]}", "without_signal": []}
+    if isinstance(one, Calibration) and whole is not None:
+        return {OURS: _by_centroids(one, whole)}, {"how": f"calibration {one.sha256[:12]}", "without_signal": []}
+    corpus = Corpus.of(rows.prompts, parts)
     if isinstance(one, Heads):
-        found = predict(one, Corpus.of(rows.prompts, vectors if one.view.dim else None))
-        said = {"how": f"calibration {one.sha256[:12]}", "without_signal": [], "unfamiliar": _unfamiliar(found.novelty)}
-        return {OURS: Ranking(found.score, found.weak, found.strong)}, said
-    corpus = Corpus.of(rows.prompts, vectors if wanted.with_embedding else None)
+        return _described(predict(one, corpus), f"calibration {one.sha256[:12]}", ())
     table = Table(corpus, rows.outcomes, questions.groups_of(rows.prompts), rows.benchmarks, wanted.embedder)
     way, how = (unseen.elsewhere, "fitted on all other benchmarks") if wanted.train_elsewhere else (unseen.nested, "nested five-fold")
     result = way(table, seed=wanted.seed, progress=progress)
-    found = result.predicted
-    said = {"how": how, "without_signal": list(result.without_signal), "unfamiliar": _unfamiliar(found.novelty)}
-    return {OURS: Ranking(found.score, found.weak, found.strong)}, said
+    return _described(result.predicted, how, result.without_signal)
+
+
+def _described(found: Predicted, how: str, without_signal: Sequence[str]) -> tuple[dict[str, Ranking], Json]:
+    """`embedded`: the share of rows whose embedding is asked for; `otherwise`: of decisions that asking for all would change."""
+    served = np.where(found.asked > 0, found.score, found.alone)
+    said = {
+        "how": how,
+        "without_signal": list(without_signal),
+        "unfamiliar": _unfamiliar(found.novelty),
+        "embedded": round(float(found.asked.mean()), 4),
+        "otherwise": round(float(((served >= HALF) != (found.score >= HALF)).mean()), 4),
+    }
+    rankings = {OURS: Ranking(found.score, found.weak, found.strong)}
+    if (found.alone != found.score).any():
+        rankings["text alone"] = Ranking(found.alone)
+    return rankings, said
 
 
 def _unfamiliar(novelty: Vector) -> float:

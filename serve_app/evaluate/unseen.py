@@ -1,7 +1,7 @@
 """What the learned score says of rows that it was not fitted on: nested folds, other benchmarks, or a finished artefact."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def elsewhere(table: Table, *, seed: int, progress: Progress, max_rows: int = MA
 
 
 def _each(table: Table, parts: list[tuple[str, Index, Index]], seed: int, progress: Progress, label: str) -> Unseen:
-    whole = Predicted(*(np.zeros(len(table.groups)) for _ in range(4)))
+    whole = Predicted(*(np.zeros(len(table.groups)) for _ in fields(Predicted)))
     refused = []
     for name, train, test in progress(parts, label):
         outcomes = table.outcomes.take(train)
@@ -70,10 +70,12 @@ def _each(table: Table, parts: list[tuple[str, Index, Index]], seed: int, progre
         except CalibrationError:
             refused.append(name)
             found = _base_rate(outcomes, len(test))
-        whole.score[test], whole.weak[test], whole.strong[test], whole.novelty[test] = found.score, found.weak, found.strong, found.novelty
+        for one in fields(Predicted):
+            getattr(whole, one.name)[test] = getattr(found, one.name)
     return Unseen(whole, tuple(refused))
 
 
 def _base_rate(outcomes: Outcomes, rows: int) -> Predicted:
     weak, strong = (float(one.mean()) if len(one) else 0.5 for one in (outcomes.weak, outcomes.strong))
-    return Predicted(np.full(rows, 0.5), np.full(rows, weak), np.full(rows, strong), np.ones(rows))
+    tie = np.full(rows, 0.5)
+    return Predicted(tie, np.full(rows, weak), np.full(rows, strong), np.ones(rows), tie, np.zeros(rows))

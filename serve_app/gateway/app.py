@@ -14,7 +14,7 @@ from serve_app import __version__
 from serve_app.admission import Gate
 from serve_app.domain import Json, Kind, Request, Tier
 from serve_app.errors import NotReady
-from serve_app.gateway import document, edge, errors, openai, page, reading
+from serve_app.gateway import document, edge, errors, feedback, openai, page, reading
 from serve_app.gateway.auth import Access, Caller
 from serve_app.gateway.body import read_json
 from serve_app.gateway.sse import EventResponse
@@ -39,6 +39,8 @@ class Gateway:
     translator: Translator
     in_force: Callable[[], InForce]
     calibration: Callable[[], str]
+    artefact: Callable[[], Json]
+    drift: Callable[[], Json]
     breakers: Callable[[], Mapping[Tier, BreakerState]]
     signals: Mapping[str, Callable[[], bool]]
     access: Access
@@ -53,6 +55,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     page.install(app)
     _generation(app, gateway, guard)
     reading.install(app, gateway, guard)
+    feedback.install(app, gateway, guard)
     document.install(app, keys=gateway.settings.auth.mode == "keys")
     _surround(app, gateway)
     return app

@@ -116,6 +116,12 @@ def route() -> dict[str, Any]:
     return {**documented, "openapi_extra": {**_body(openai.RouteBody), "parameters": _headers(["x-tierwise-threshold"])}}
 
 
+def written(body: type[BaseModel], answer: type[BaseModel], says: str) -> dict[str, Any]:
+    """For a route that keeps what its body says in the ledger, and asks no model."""
+    made = {200: {"model": answer, "description": says}, **failures(400, 401, 403, 404, 408, 413, 500, 503)}
+    return {"responses": made, "openapi_extra": _body(body)}
+
+
 def _headers(names: list[str]) -> list[Json]:
     schemas: Json = {
         "x-tierwise-tier": {"type": "string", "enum": ["small", "large"]},

@@ -71,10 +71,7 @@ def _decisions(app: FastAPI, gateway: "Gateway", guard: list[Any]) -> None:
     @app.get("/v1/decisions/{decision_id}", dependencies=guard, **document.plain("The receipt.", 401, 404, 503))
     async def decision(decision_id: str, request: HttpRequest) -> JSONResponse:
         """The receipt of a decision: a key's own; an admin key reads all."""
-        client = _client(request)
-        found = await gateway.receipts(decision_id) if DECISION_ID.fullmatch(decision_id) else None
-        if found is None or not (client.admin or found.get("key") == client.key):  # another's is not told from none at all
-            raise NotFound("There is no such decision.", code="decision_not_found")
+        found = await receipt_of(gateway, decision_id, _client(request))
         return JSONResponse(why.explained(found), headers=errors.SCHEMA_HEADER)
 
     @app.delete("/v1/decisions", dependencies=guard, **document.plain("How many decisions were changed.", 400, 401, 403, 503))
@@ -82,6 +79,14 @@ def _decisions(app: FastAPI, gateway: "Gateway", guard: list[Any]) -> None:
         """Delete the prompts of a session (an admin: of every key), or of a key (an admin's right), and what leads back to them."""
         deleted = await gateway.ledger.forget(_whose(_client(request), key, session), session)
         return JSONResponse({"deleted": deleted}, headers=errors.SCHEMA_HEADER)
+
+
+async def receipt_of(gateway: "Gateway", decision_id: str, client: Client) -> Json:
+    """A receipt that `client` may read. Raises `NotFound`: another's is not told from none at all."""
+    found = await gateway.receipts(decision_id) if DECISION_ID.fullmatch(decision_id) else None
+    if found is None or not (client.admin or found.get("key") == client.key):
+        raise NotFound("There is no such decision.", code="decision_not_found")
+    return found
 
 
 def _whose(client: Client, key: str | None, session: str | None) -> str | None:
@@ -110,6 +115,8 @@ def _status(gateway: "Gateway") -> Json:
         "threshold": now.policy.threshold,
         "live": now.live.model_dump(),
         "calibration": gateway.calibration(),
+        "artefact": gateway.artefact(),
+        "drift": gateway.drift(),
         "settings": now.settings,
         "access": gateway.access.status(),
         "prices": {"small": gateway.settings.small.price.model_dump(), "large": gateway.settings.large.price.model_dump()},

@@ -1,13 +1,22 @@
 """What waits to be sent or written: bounded in items and in bytes."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from serve_app.domain import MirrorPair, Record
+from serve_app.domain import Feedback, MirrorPair, Record
 from serve_app.observe.receipt import Row, held_bytes, id_of
 
 MIB = 1024 * 1024
 Item = TypeVar("Item", bound=Record | Row)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How much waits. `text_bytes` are of clients' text alone: `queue_mib` of the settings bounds them."""
+
+    records: int
+    text_bytes: int
 
 
 class Backlog(Generic[Item]):
@@ -24,9 +33,8 @@ class Backlog(Generic[Item]):
         return len(self._items)
 
     @property
-    def held(self) -> int:
-        """Bytes of clients' text in here."""
-        return self._total
+    def waiting(self) -> Waiting:
+        return Waiting(len(self._items), self._total)
 
     def full(self, more: int = 1) -> bool:
         return len(self._items) + more > self._most
@@ -86,10 +94,12 @@ class Forgotten:
         """Whether the row was made before its key or session was deleted."""
         key, session, created = (
             (row.key, row.session, row.created)
-            if isinstance(row, MirrorPair)
+            if isinstance(row, MirrorPair | Feedback)
             else (row.get("key"), row.get("session"), float(row.get("created", 0.0)))
         )
         named: list[tuple[str | None, str | None]] = [(key, None)] if key is not None else []
         if session is not None:
             named += [(key, session), (None, session)]
+        if isinstance(row, Feedback) and row.by is not None:
+            named.append((row.by, None))
         return any(created <= self._when.get(name, float("-inf")) for name in named)

@@ -6,10 +6,12 @@ What can be computed from them stands in `cluster/monitoring/rules/recording.yml
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from serve_app.domain import Attempt, Decision, MirrorPair, Outcome, Record, SignalState, Tier, TierLoad, Usage
+from serve_app.domain import Attempt, Decision, Feedback, MirrorPair, Outcome, Record, SignalState, Tier, TierLoad, Usage
+from serve_app.observe.backlog import Waiting
 from serve_app.resilience import BreakerState
+from serve_app.routing.drift import Drift
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,12 @@ TPOT_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1
 
 DECISIONS = Metric("tierwise_decisions_total", "Decisions made.", ("tier", "reason", "mode"))
 SCORES = Metric("tierwise_score", "Complexity scores, 0 to 1.", ("tier",), SCORE_BUCKETS)
+DECILES = Metric(
+    "tierwise_score_deciles_total",
+    "Scores by the tenth of the calibration's held-out rows that they fall in; even without drift.",
+    ("decile",),
+)
+NOVEL = Metric("tierwise_novel_requests_total", "Decisions on prompts that are unlike what the calibration was fitted on.", ("tier",))
 SIGNAL_FAULTS = Metric("tierwise_signal_faults_total", "Signals that were late or failed.", ("signal", "state"))
 STAGES = Metric("tierwise_router_stage_seconds", "Time of one stage of a decision, in seconds.", ("stage",), STAGE_BUCKETS)
 REQUESTS = Metric("tierwise_requests_total", "Requests that ended.", ("tier", "outcome"))
@@ -53,9 +61,16 @@ ESCALATIONS = Metric("tierwise_escalations_total", "Early exits: the small tier 
 REFUSALS = Metric("tierwise_refusals_total", "Requests refused before a decision, by the limit that they met.", ("limit",))
 MIRRORS = Metric("tierwise_mirrors_total", "What became of answers that could have been mirrored.", ("state",))
 COMPARED = Metric("tierwise_mirrors_compared_total", "Mirrored answers, by whether both models wrote the same text.", ("tier", "verdict"))
+FEEDBACK = Metric("tierwise_feedback_total", "Answers that somebody found good (0.5 or more) or bad.", ("tier", "verdict"))
+CALIBRATION_REFUSED = Metric(
+    "tierwise_calibration_refused_total", "Tries to put a live calibration into force that failed, by cause; the old one stays.", ("why",)
+)
 MIRROR_TOKENS = Metric("tierwise_mirror_tokens_total", "Tokens of mirrored answers, not in tokens_total.", ("tier", "kind"))
 MIRROR_SPENT = Metric("tierwise_mirror_spent_usd_total", "Dollars by token prices for mirrored answers, not in spent_usd_total.", ("tier",))
 
+DRIFT = Metric(
+    "tierwise_drift_psi", "Population stability index of this replica's last hour: of its scores, of novel prompts.", ("signal",)
+)
 THRESHOLD = Metric("tierwise_threshold", "The threshold in force, with what capacity adds to it.", ())
 BREAKERS = Metric("tierwise_breaker_open", "1 while a tier's breaker keeps requests away, 0.5 while it probes, 0 otherwise.", ("tier",))
 IN_FLIGHT = Metric("tierwise_in_flight", "Generations of this replica that wait for a tier or are answered by it.", ("tier",))
@@ -64,10 +79,15 @@ REPLICAS = Metric("tierwise_tier_replicas", "Replicas of a tier that answered wi
 WAITING = Metric("tierwise_tier_waiting", "Sequences that wait inside a tier's engines.", ("tier",))
 RUNNING = Metric("tierwise_tier_running", "Sequences that a tier's engines are generating.", ("tier",))
 CAPACITY = Metric("tierwise_tier_capacity", "Sequences that a tier's engines can generate at a time.", ("tier",))
+# A record waits in its ingress until the ledger has committed it, and meanwhile also there: never add the two places up.
+BACKLOG = Metric("tierwise_ledger_backlog_records", "Records that wait: in an ingress for the ledger, there to be written.", ("at",))
+BACKLOG_BYTES = Metric("tierwise_ledger_backlog_bytes", "Clients' text in the records that wait, in bytes: queue_mib bounds it.", ("at",))
 
 COUNTERS = (
     FALLBACKS,
     DECISIONS,
+    DECILES,
+    NOVEL,
     SIGNAL_FAULTS,
     REQUESTS,
     ATTEMPTS,
@@ -81,11 +101,13 @@ COUNTERS = (
     REFUSALS,
     MIRRORS,
     COMPARED,
+    FEEDBACK,
+    CALIBRATION_REFUSED,
     MIRROR_TOKENS,
     MIRROR_SPENT,
 )
 HISTOGRAMS = (SCORES, STAGES, DURATION, TTFT, TPOT)
-GAUGES = (THRESHOLD, BREAKERS, IN_FLIGHT, REPLICAS, WAITING, RUNNING, CAPACITY)
+GAUGES = (DRIFT, THRESHOLD, BREAKERS, IN_FLIGHT, REPLICAS, WAITING, RUNNING, CAPACITY, BACKLOG, BACKLOG_BYTES)
 
 
 OPENNESS = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
@@ -133,6 +155,8 @@ class Metrics:
     def decided(self, decision: Decision) -> None:
         tier = decision.tier.value
         self._backend.add(DECISIONS, 1, {"tier": tier, "reason": decision.reason.value, "mode": decision.mode.value})
+        if decision.novel is not None:
+            self._backend.add(NOVEL, 1, {"tier": tier})
         score = decision.score
         if score.value is not None:
             self._backend.observe(SCORES, score.value, {"tier": tier})
@@ -140,6 +164,16 @@ class Metrics:
             self._backend.observe(STAGES, score.embed_seconds, {"stage": "embed"})
             if score.assessment_state is not SignalState.SKIPPED:  # zeros of those that were not asked would hide the others
                 self._backend.observe(STAGES, score.assess_seconds, {"stage": "assess"})
+
+    def decile(self, number: int) -> None:
+        """`number` counts from 0, the label from 1."""
+        self._backend.add(DECILES, 1, {"decile": str(number + 1)})
+
+    def drift(self, drift: Drift) -> None:
+        """What is not known is not shown."""
+        for signal, value in (("score", drift.score_psi), ("novelty", drift.novelty_psi)):
+            if value is not None:
+                self._backend.set(DRIFT, value, {"signal": signal})
 
     def signal_fault(self, signal: str, state: SignalState) -> None:
         self._backend.add(SIGNAL_FAULTS, 1, {"signal": signal, "state": state.value})
@@ -187,6 +221,12 @@ class Metrics:
         for kind, tokens in _kinds(pair.mirror_usage):
             self._backend.add(MIRROR_TOKENS, tokens, {**asked, "kind": kind})
 
+    def told(self, feedback: Feedback) -> None:
+        self._backend.add(FEEDBACK, 1, {"tier": feedback.tier.value, "verdict": "good" if feedback.good else "bad"})
+
+    def calibration_refused(self, why: str) -> None:
+        self._backend.add(CALIBRATION_REFUSED, 1, {"why": why})
+
     def threshold(self, value: float) -> None:
         self._backend.set(THRESHOLD, value, {})
 
@@ -203,6 +243,10 @@ class Metrics:
         if load is not None:
             for metric, value in ((WAITING, load.waiting), (RUNNING, load.running), (CAPACITY, load.capacity)):
                 self._backend.set(metric, value, labels)
+
+    def backlog(self, at: Literal["ingress", "ledger"], waiting: Waiting) -> None:
+        self._backend.set(BACKLOG, waiting.records, {"at": at})
+        self._backend.set(BACKLOG_BYTES, waiting.text_bytes, {"at": at})
 
     def dropped(self, records: int) -> None:
         self._backend.add(DROPPED, records, {})

@@ -1,4 +1,4 @@
-"""The ledger's database: decisions and attempts, and where they are switched on prompts and mirrored answers."""
+"""The ledger's database: decisions and attempts, what is said of them, and where they are on prompts and mirrored answers."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,8 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from serve_app.domain import DecisionQuery, Json, MirrorPair
-from serve_app.observe import migrations
+from serve_app.domain import DecisionQuery, Feedback, Json, MirrorPair
+from serve_app.observe import migrations, opinions
+from serve_app.observe.artefacts import Artefacts
 from serve_app.observe.listing import listed
 from serve_app.observe.receipt import PROMPT, Row, scrubbed
 from serve_app.observe.tables import (
@@ -33,6 +34,7 @@ class Store:
         if self._sqlite:
             sa.event.listen(self._engine, "connect", _tune_sqlite)
         migrations.upgrade(self._engine)
+        self.artefacts = Artefacts(self._engine)
 
     def write(self, rows: Sequence[Row]) -> list[Json]:
         """Write a batch in one transaction. A row that is there already is left alone: a retry is harmless.
@@ -40,19 +42,26 @@ class Store:
         Gives the receipts that were new.
         """
         pairs = {row.decision_id: row for row in rows if isinstance(row, MirrorPair)}
-        receipts = {row["id"]: row for row in rows if not isinstance(row, MirrorPair)}
+        receipts = {row["id"]: row for row in rows if not isinstance(row, MirrorPair | Feedback)}
         with self._engine.begin() as connection:
             new = _unknown(connection, decisions.c.id, receipts)
             _insert(connection, decisions, [decision_row(receipt) for receipt in new])
             _insert(connection, attempts, [row for receipt in new for row in attempt_rows(receipt)])
             _insert(connection, prompts, [prompt_row(receipt) for receipt in new if receipt.get(PROMPT) is not None])
             _insert(connection, mirrors, [mirror_row(pair) for pair in _unknown(connection, mirrors.c.decision_id, pairs)])
+            opinions.keep_feedback(connection, [row for row in rows if isinstance(row, Feedback)])
         return new
 
     def get(self, decision_id: str) -> Json | None:
+        """The receipt, with the feedback and judgements that there are."""
         with self._engine.connect() as connection:
             text = connection.execute(sa.select(decisions.c.receipt).where(decisions.c.id == decision_id)).scalar()
-        return json.loads(text) if text is not None else None
+            return None if text is None else {**json.loads(text), **opinions.of(connection, decision_id)}
+
+    def judge(self, rows: Sequence[Json]) -> None:
+        """Keep rows of the table of judgements, in the place of what the same judge said of the same decision before."""
+        with self._engine.begin() as connection:
+            opinions.keep_judgements(connection, rows)
 
     def page(self, query: DecisionQuery) -> list[Json]:
         """Up to `query.limit` decisions, newest first: the columns of their rows."""
@@ -83,7 +92,7 @@ class Store:
             return {**dict.fromkeys(keys, 0.0), **{key: float(spent) for key, spent in connection.execute(wanted)}}
 
     def forget(self, key: str | None, session: str | None) -> int:
-        """Delete the prompts and mirrors of a session, of a key, or of a session of a key; None is any.
+        """Delete the prompts, mirrors, feedback and judgements of a session, of a key, or of a session of a key; None is any.
 
         The decisions stay, for the accounts, without their session and the hash of their prompt. Gives the number of decisions that
         were changed; one that holds nothing any more is not counted again. Raises `ValueError` when neither is given.
@@ -100,6 +109,7 @@ class Store:
         with self._engine.begin() as connection:
             for table in (prompts, mirrors):
                 connection.execute(table.delete().where(*_owned(table, key, session)))
+            opinions.forget(connection, key, session)
             if until is not None:
                 connection.execute(forgotten.insert().values(key=key, session=session, at=until))
         yield 0
@@ -121,6 +131,7 @@ class Store:
         with self._engine.begin() as connection:
             for table in (prompts, mirrors):
                 connection.execute(table.delete().where(table.c.created < oldest_prompt))
+            opinions.prune(connection, oldest_prompt, before_rows)
             connection.execute(forgotten.delete().where(forgotten.c.at < before_deletions))
             if before_rows is not None:
                 old = sa.select(decisions.c.id).where(decisions.c.created < before_rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from serve_app.domain import Json, MirrorPair
+from serve_app.domain import Feedback, Json, MirrorPair
 from serve_app.observe.receipt import PROMPT, shown
 
 metadata = sa.MetaData()
@@ -95,6 +95,35 @@ mirrors = sa.Table(
     sqlite_autoincrement=True,  # a number is never given twice, also when the last row was deleted
 )
 
+# What people say of an answer: the last word of each key, `by`, which is empty where no key is asked for. No foreign keys here
+# either: the record may come later, from another ingress.
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("decision_id", sa.String(64), primary_key=True),
+    sa.Column("by", sa.String(255), primary_key=True),
+    sa.Column("created", sa.Double, nullable=False, index=True),
+    sa.Column("key", sa.String(255), index=True),
+    sa.Column("session", sa.String(256), index=True),
+    sa.Column("tier", sa.String(8), nullable=False),
+    sa.Column("score", sa.Double, nullable=False),
+    sa.Column("comment", sa.Text),
+)
+
+# What `tierwise judge` says of two answers; where it could not, `fault` says why and there are no scores.
+judgements = sa.Table(
+    "judgements",
+    metadata,
+    sa.Column("decision_id", sa.String(64), primary_key=True),
+    sa.Column("judge", sa.String(128), primary_key=True),
+    sa.Column("created", sa.Double, nullable=False, index=True),
+    sa.Column("key", sa.String(255), index=True),
+    sa.Column("session", sa.String(256), index=True),
+    sa.Column("weak_score", sa.Double),
+    sa.Column("strong_score", sa.Double),
+    sa.Column("fault", sa.String(64)),
+)
+
 # What was deleted lately: a record that is still on its way must not bring it back, also after a restart. Pruned hourly.
 forgotten = sa.Table(
     "forgotten",
@@ -105,6 +134,36 @@ forgotten = sa.Table(
     sa.Column("at", sa.Double, nullable=False),
 )
 
+
+# An artefact's name is the hash of its bytes: a row is never changed. See `artefacts.py`.
+artefacts = sa.Table(
+    "artefacts",
+    metadata,
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("embedder", sa.String(255), nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("blob", sa.LargeBinary, nullable=False),
+    sa.Column("report", sa.Text, nullable=False),
+    sa.Column("forced", sa.Boolean, nullable=False),
+)
+
+promotions = sa.Table(
+    "promotions",
+    metadata,
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("application", sa.String(255), nullable=False),
+    sa.Column("action", sa.String(16), nullable=False),
+    sa.Column("calibration", sa.String(64), nullable=False),
+    sa.Column("previous", sa.String(64), nullable=False),
+    sa.Column("threshold", sa.Double),
+    sa.Column("previous_threshold", sa.Double),
+    sa.Column("by", sa.String(255), nullable=False),
+    sa.Column("forced", sa.Boolean, nullable=False),
+    sa.Column("gate", sa.Text),
+)
 
 CHUNK = 500  # receipts that are rewritten in one transaction
 
@@ -185,6 +244,15 @@ def mirror_row(pair: MirrorPair) -> Json:
         "prompt_tokens": pair.mirror_usage.prompt_tokens,
         "completion_tokens": pair.mirror_usage.completion_tokens,
         "cost_usd": pair.mirror_cost_usd,
+    }
+
+
+def feedback_row(given: Feedback) -> Json:
+    return {
+        **{name: getattr(given, name) for name in ("decision_id", "created", "key", "session", "score")},
+        "by": given.by or "",
+        "tier": given.tier.value,
+        "comment": None if given.comment is None else _text(given.comment),
     }
 
 

@@ -2,7 +2,7 @@
 
 from serve_app.domain import Json, Reason, Tier
 
-BY_SCORE = frozenset({Reason.SCORE_ABOVE, Reason.SCORE_BELOW, Reason.CAPACITY, Reason.CONVERSATION, Reason.TOOL_LOOP})
+BY_SCORE = frozenset({Reason.SCORE_ABOVE, Reason.SCORE_BELOW, Reason.CAPACITY, Reason.NOVELTY, Reason.CONVERSATION, Reason.TOOL_LOOP})
 GUARDS = frozenset({Reason.GUARD_CONTEXT, Reason.GUARD_CAPABILITY, Reason.GUARD_POLICY})
 DIGITS = 6
 
@@ -42,20 +42,22 @@ def flip(decision: Json) -> Json | None:
     """What would have sent the request to the other tier, all else unchanged; None where no score decided.
 
     `threshold`: the bound from which on it would have, `above` it for the small tier, `at_most` it for the large one. `signals`: the
-    value that one signal would have had to have, where there is such a value in [0, 1].
+    value that one signal would have had to have, where there is such a value in [0, 1]; of `novelty`, which decided, the highest
+    value that would not have moved the threshold.
     """
     if decision["reason"] not in BY_SCORE or decision["score"]["value"] is None:
         return None
     large = (decision.get("chosen") or decision["tier"]) == Tier.LARGE
     before = decision.get("conversation")
     held = None if before is None else before + decision.get("shift", 0.0)  # capacity does not move what a conversation needs
-    score, threshold = decision["score"]["value"], decision["threshold"]
+    novel = decision.get("novel") or {"lowered": 0.0}
+    score, threshold = decision["score"]["value"] + novel["lowered"], decision["threshold"]
     bound = score if held is None else max(score, held)
     kept = held is not None and held >= threshold  # large whatever this turn's signals say
     return {
         "to": (Tier.SMALL if large else Tier.LARGE).value,
         "threshold": {"above" if large else "at_most": round(bound, DIGITS)},
-        "signals": {} if kept else _needed(decision["score"], threshold),
+        "signals": {} if kept else _needed(decision, threshold - novel["lowered"]),
     }
 
 
@@ -82,7 +84,9 @@ def _weights(score: Json) -> dict[str, float | None]:
     return {"embedding": weight, "assessment": round(1.0 - weight, DIGITS)}
 
 
-def _needed(score: Json, threshold: float) -> Json:
+def _needed(decision: Json, threshold: float) -> Json:
+    """A prompt that is not novel is held against the plain threshold: at which novelty it would have gone the other way."""
+    score = decision["score"]
     weights, found = _weights(score), {}
     for name, weight in weights.items():
         value = score[name]
@@ -90,4 +94,6 @@ def _needed(score: Json, threshold: float) -> Json:
             needed = value + (threshold - score["value"]) / weight
             if 0.0 <= needed <= 1.0:
                 found[name] = round(needed, DIGITS)
+    if decision["reason"] == Reason.NOVELTY:
+        found["novelty"] = decision["novel"]["above"]
     return found

@@ -40,6 +40,8 @@ class Trace:
 def read(source: str) -> Trace:
     """`source` is an SQLAlchemy URL or a SQLite file. Raises `RequestError` in one line for what is no ledger, or has too little."""
     url = source if "://" in source else f"sqlite:///{Path(source).resolve()}"
+    if "://" not in source and Path(source).is_dir():
+        raise RequestError(f"{source}: a folder; needed is a ledger (a SQLite file or its URL) or a YAML file that describes the traffic")
     if "://" not in source and not Path(source).is_file():
         raise RequestError(f"{source}: no such file")
     columns = (decisions.c.created, decisions.c.prompt_tokens, decisions.c.completion_tokens, decisions.c.score)

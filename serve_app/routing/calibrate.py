@@ -16,6 +16,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from serve_app.domain import Tier
 from serve_app.errors import CalibrationError
+from serve_app.routing import drift, fit_label, novelty
 from serve_app.routing.score import KIND_LABEL, RATING_EDGE, AssessmentHead, Calibration, Logistic
 
 ARTICLE_THRESHOLD = 0.65
@@ -42,11 +43,13 @@ def fit(
     seed: int = 0,
     source: str = "",
     ratings: Ratings | None = None,
+    texts: Sequence[str] | None = None,
 ) -> Calibration:
     """Fit on L2-normalised `embeddings`, shape (rows, dim), and one label per row.
 
-    The offset is fitted so that the point where both labels are equally likely scores exactly `threshold`. Raises
-    `CalibrationError` when there are too few rows of a label or no signal in them.
+    `texts`, where given, tell the artefact what is familiar, and how its held-out rows score. The offset is fitted so that the
+    point where both labels are equally likely scores exactly `threshold`. Raises `CalibrationError` when there are too few rows
+    of a label or no signal in them.
     """
     x = np.asarray(embeddings, dtype=np.float64)
     y = np.asarray([label is Tier.LARGE for label in labels])
@@ -68,7 +71,25 @@ def fit(
     share = float(np.mean([calibration.embedding_score(e.astype(np.float32)) >= threshold for e in x]))
     head = _assessment_head(ratings, y, threshold) if ratings is not None else None
     description["assessment"] = f"middle of {head.model}" if head is not None else "not fitted"
-    return replace(calibration, large_share=round(share, 4), assessment=head)
+    if texts:
+        description |= drift.described(_held_out(x, y, strength, threshold, seed), texts)
+    return replace(calibration, large_share=round(share, 4), assessment=head, familiar=novelty.fit(texts or (), seed=seed))
+
+
+def with_heads(calibration: Calibration, prepared: fit_label.Prepared, *, seed: int) -> Calibration:
+    """The artefact with label heads fitted on the rows that its centroids were fitted on."""
+    fitted = fit_label.fit(prepared, threshold=calibration.threshold, seed=seed)
+    large = np.asarray([tier is Tier.LARGE for tier in prepared.labels.tiers])
+    accuracy, bare = (float(((scores >= calibration.threshold) == large).mean()) for scores in (fitted.held_out, fitted.bare))
+    description = {
+        **calibration.description,
+        "centroids_cross_validated_accuracy": calibration.description["cross_validated_accuracy"],
+        "cross_validated_accuracy": round(accuracy, 4),
+        "cross_validated_accuracy_without_embedding": round(bare, 4),
+        **drift.described([float(score) for score in fitted.held_out], prepared.labels.texts),
+    }
+    share = round(float((fitted.held_out >= calibration.threshold).mean()), 4)
+    return replace(calibration, label=fitted.heads, description=description, large_share=share)
 
 
 def _assessment_head(ratings: Ratings, y: npt.NDArray[np.bool_], threshold: float) -> AssessmentHead | None:
@@ -107,6 +128,14 @@ def _choose_strength(x: Matrix, y: npt.NDArray[np.bool_], seed: int) -> tuple[fl
     scores = [(float((cross_val_predict(LogisticRegression(C=c, max_iter=2000), x, y, cv=folds) == y).mean()), -c) for c in STRENGTHS]
     accuracy, negative = max(scores)
     return -negative, accuracy
+
+
+def _held_out(x: Matrix, y: npt.NDArray[np.bool_], strength: float, threshold: float, seed: int) -> list[float]:
+    """The embedding score of each row, by models that did not see it."""
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    odds = cross_val_predict(LogisticRegression(C=strength, max_iter=2000), x, y, cv=folds, method="decision_function")
+    score = Logistic(1.0, float(np.log(threshold / (1 - threshold))))
+    return [score(float(value)) for value in odds]
 
 
 def _as_centroids(

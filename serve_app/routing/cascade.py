@@ -14,7 +14,7 @@ from serve_app.settings import EarlyExit
 
 WINDOW = 4
 CANDIDATES = 2  # the sampled token and its runner-up; vLLM counts the sampled one among a chat's candidates
-BY_SCORE = (Reason.SCORE_BELOW, Reason.CAPACITY)
+BY_SCORE = (Reason.SCORE_BELOW, Reason.CAPACITY, Reason.NOVELTY)
 ROUTED = (Mode.NORMAL, Mode.CANARY)
 # Early exit was not tried with the first four; with the others, log-probabilities tell of the constraint as much as of the model.
 UNTESTED = ("tools", "response_format", "structured_outputs", "echo", "logit_bias", "bad_words", "min_tokens", "ignore_eos")

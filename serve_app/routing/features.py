@@ -11,7 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from serve_app.domain import Features
+from serve_app.routing.instruction import unquoted
 
+DEFINITION = 120  # characters; a longer question wants more than a definition
 SCAN_CHARS = 16_384  # more text than any instruction; bounds the time spent on a pasted book
 
 # A line that ends as statements do; a semicolon alone also ends the lines of a contract.
@@ -19,7 +21,8 @@ _STATEMENT = r"(?:[{}];?|\);|= ?[\w.\"']{1,40};|\breturn\b[^;\n]{0,60};)[ \t]*"
 _CODE = re.compile(
     "|".join(
         (
-            r"```|~~~",
+            # A fence that names a language. One around plain text is no code; what is inside is looked at by the other patterns.
+            r"^[ \t]*(?:```|~~~)[ \t]*(?!(?:text|txt|plain|plaintext|markdown|md|quote)\b)[a-zA-Z][\w+#-]*[ \t]*$",
             r"^[ \t]*(?:(?:def|fn|func) \w+\(|class \w+[(:{]|import [\w.]+$|from [\w.]+ import |#include[ \t]*<|public (?:static|class) )",
             r"^[ \t]*SELECT\s[^;]{1,200}?\sFROM\s|^[ \t]*select (?:\*|\w[\w.]*(?:, ?[\w.]+)+|count\([\w*]*\)) from ",
             r"^(?:Traceback \(most recent call last\)|[ \t]+at [\w.$]+\([\w.]+:\d+\)|[ \t]*File \".+\", line \d+)",
@@ -65,16 +68,27 @@ _ASKS_MATH = re.compile(
 )
 
 
+# "Define deadlock" asks what a word means, and no code.
+_DEFINES = re.compile(
+    r"\s*(?:please )?(?:define\b|what(?:'s| is) an? |what does .{1,60} (?:mean|stand for)\b|what do you call )", re.IGNORECASE
+)
+
+
 def from_text(text: str, turns: int = 1) -> Features:
     scanned = text if len(text) <= SCAN_CHARS else text[: SCAN_CHARS // 2] + "\n" + text[-SCAN_CHARS // 2 :]
+    own = unquoted(scanned)  # what a quotation asks for, nobody asks here
     return Features(
         chars=len(text),
         turns=turns,
         code=_CODE.search(scanned) is not None,
         math=_MATH.search(scanned) is not None,
-        asks_code=_ASKS_CODE.search(scanned) is not None,
-        asks_math=_ASKS_MATH.search(scanned) is not None,
+        asks_code=_ASKS_CODE.search(own) is not None and not _defines(own),
+        asks_math=_ASKS_MATH.search(own) is not None,
     )
+
+
+def _defines(text: str) -> bool:
+    return len(text) < DEFINITION and _DEFINES.match(text) is not None
 
 
 def from_body(text: str, body: Mapping[str, Any]) -> Features:

@@ -1,8 +1,9 @@
 """The learned score: from a text to p(small right), p(large right) and where their difference stands. Pure numpy.
 
 Three views of the text: hand features through random Fourier features (a smooth non-linear model whose parameters hold no
-row that it was fitted on), hashed words, hashed byte runs; a fourth, the embedding, where an artefact was fitted with it.
-Both heads are linear in them, so that the gain is linear too.
+row that it was fitted on), hashed words, hashed byte runs. Both heads are linear in them, so that the gain is linear too.
+Where the embedding said more, an artefact holds `Evidence` as well, which is added to them. The text alone still gives a
+score: it decides by itself where it is clear, and where the embedder is late or gone.
 
 What is routed on is the gain, or a mixture with difficulty where the fit found that better; both shrink to the base rate
 of the fitted rows as a text becomes unlike all of them. `score` is the share of the fitted rows below it: a threshold of
@@ -13,6 +14,7 @@ stand beside it.
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.errors import CalibrationError
-from serve_app.routing import lexical
+from serve_app.routing import lexical, neighbours
+from serve_app.routing.neighbours import Evidence
 
 Array = npt.NDArray[np.float32]
-FORMAT = 1
+FORMAT = 2
 KIND_GAIN = "gain"
 CLIP = 4.0  # standard deviations; beyond them a hand feature says no more
 _OF_HEADS = ("dense", "sparse", "intercept", "knots", "weak_curve", "strong_curve")
@@ -61,7 +64,7 @@ class Judged:
 class View:
     """From a text to features; what it holds was counted on the fitted texts, without their outcomes.
 
-    `mean`, `scale`: (hand,). `omega`: (hand + dim, fourier), `phase`: (fourier,) where dim is 0 without an embedding.
+    `mean`, `scale`: (hand,). `omega`: (hand, fourier), `phase`: (fourier,).
     `idf`: (BUCKETS,). `centre`: the mean Fourier features of the fitted texts.
     """
 
@@ -72,30 +75,11 @@ class View:
     idf: Array
     centre: Array
 
-    @property
-    def hand_size(self) -> int:
-        """Fourier features of the hand features; those of the embedding follow them."""
-        return len(self.centre)
-
-    @property
-    def dim(self) -> int:
-        return len(self.omega) - len(self.mean)
-
-    def dense(self, hand: Array, embedding: Array | None = None) -> Array:
-        """Fourier features of a row, or of rows, of hand features (and embeddings)."""
+    def dense(self, hand: Array) -> Array:
+        """Fourier features of a row, or of rows, of hand features."""
         standard = np.clip((hand - self.mean) / self.scale, -CLIP, CLIP)
-        size, width = self.hand_size, len(self.mean)
-        parts = [self._waves(standard @ self.omega[:width, :size], slice(0, size))]
-        if self.dim:
-            if embedding is None or embedding.shape[-1] != self.dim:
-                raise CalibrationError(f"this calibration needs an embedding of {self.dim} numbers")
-            parts.append(self._waves(embedding @ self.omega[width:, size:], slice(size, None)))
-        return np.concatenate(parts, axis=-1).astype(np.float32)
-
-    def _waves(self, projected: Array, part: slice) -> Array:
-        phase = self.phase[part]
-        waves: Array = np.float32(np.sqrt(2.0 / len(phase))) * np.cos(projected + phase)
-        return waves
+        waves: Array = np.float32(np.sqrt(2.0 / len(self.phase))) * np.cos(standard @ self.omega + self.phase)
+        return waves.astype(np.float32)
 
     def sparse(self, grams: lexical.Grams) -> lexical.Grams:
         return lexical.weighted(grams, self.idf)
@@ -107,7 +91,7 @@ class View:
 
     def density(self, dense: Array) -> float:
         """How much of the kernel lies at the text: highest amid the fitted rows, about 0 far from all of them."""
-        return float(dense[: self.hand_size] @ self.centre)
+        return float(dense @ self.centre)
 
 
 @dataclass(frozen=True)
@@ -116,7 +100,7 @@ class Heads:
 
     `knots`: routed values at equal steps of the fitted rows' share. `weak_curve`, `strong_curve`: (2, n), raw prediction and
     calibrated probability, rising. `large_share` is what `threshold` should send to the large tier; `sha256` names the file it was
-    read from. `embedder` is empty where none is needed.
+    read from. `embedder` is empty where none is used, and then there is no `evidence`.
     """
 
     view: View
@@ -132,20 +116,35 @@ class Heads:
     description: dict[str, Any] = field(default_factory=dict)
     large_share: float = 0.5
     sha256: str = ""
+    evidence: Evidence | None = None
 
     @property
     def kind(self) -> str:
         return KIND_GAIN
 
+    @property
+    def dim(self) -> int:
+        """Numbers of the embedding that it may use, 0 where it uses none."""
+        return 0 if self.evidence is None else self.evidence.dim
+
     def judge(self, text: str, embedding: Array | None = None) -> Judged:
-        """Score one text. Raises `CalibrationError` when the artefact needs an embedding and gets none."""
+        """Score one text, by itself or with its embedding. Raises `CalibrationError` when that is of another size."""
         grams = lexical.grams(text)
-        dense = self.view.dense(lexical.hand(text), embedding)
-        raw = self.raw(dense, self.view.sparse(grams))
+        dense = self.view.dense(lexical.hand(text))
+        alone = self.raw(dense, self.view.sparse(grams)) - self.intercept
         familiar = self.familiarity(self.view.known(grams), self.view.density(dense))
-        raw = self.intercept + np.float32(familiar) * (raw - self.intercept)
-        weak, strong = (float(np.interp(value, *curve)) for value, curve in zip(raw, (self.weak_curve, self.strong_curve), strict=True))
-        return Judged(self.rank(float(routed(raw, self.mix))), weak, strong, 1.0 - familiar)
+        if self.evidence is None or embedding is None:
+            return self._judged(alone, familiar, self)
+        return self._judged(self.evidence.add(alone, embedding), familiar, self.evidence)
+
+    def clear(self, score: float, threshold: float) -> bool:
+        """Whether the score of a text alone decides at `threshold`, so that nobody need ask for its embedding."""
+        return self.evidence is None or abs(score - threshold) > self.evidence.margin(threshold)
+
+    def _judged(self, above: Array, familiar: float, by: "Heads | Evidence") -> Judged:
+        raw = self.intercept + np.float32(familiar) * above
+        weak, strong = (float(np.interp(value, *curve)) for value, curve in zip(raw, (by.weak_curve, by.strong_curve), strict=True))
+        return Judged(rank(float(routed(raw, self.mix)), by.knots), weak, strong, 1.0 - familiar)
 
     def raw(self, dense: Array, sparse: lexical.Grams) -> Array:
         """What both heads predict before calibration, shape (2,)."""
@@ -155,9 +154,10 @@ class Heads:
     def familiarity(self, known: float, density: float) -> float:
         return float(min(_part(known, self.mix.known), _part(density, self.mix.density)))
 
-    def rank(self, value: float) -> float:
-        """The share of the fitted rows whose routed value is below `value`, in [0, 1]."""
-        return float(np.interp(value, self.knots, np.linspace(0.0, 1.0, len(self.knots))))
+
+def rank(value: float, knots: Array) -> float:
+    """The share of the fitted rows whose routed value is below `value`, in [0, 1]."""
+    return float(np.interp(value, knots, np.linspace(0.0, 1.0, len(knots))))
 
 
 def routed(raw: npt.NDArray[np.floating[Any]], mix: Mix) -> npt.NDArray[np.float64]:
@@ -181,6 +181,9 @@ def dump(heads: Heads) -> bytes:
     text = json.dumps(meta, sort_keys=True, ensure_ascii=True).encode()
     arrays = {name: getattr(heads, name) for name in _OF_HEADS}
     arrays |= {f"view_{name}": getattr(heads.view, name) for name in _OF_VIEW}
+    if heads.evidence is not None:
+        arrays |= {f"evidence_{name}": getattr(heads.evidence, name) for name in neighbours.NAMES}
+        arrays["evidence_rows"] = heads.evidence.rows.astype(np.float16)
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(text, dtype=np.uint8), **arrays)
     return buffer.getvalue()
@@ -191,6 +194,8 @@ def load(data: bytes) -> Heads:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             meta = json.loads(file["meta"].tobytes())
+            if meta["format"] != FORMAT or meta["kind"] != KIND_GAIN:
+                raise ValueError(f"format {meta['format']!r}, kind {meta['kind']!r}: calibrate again")
             view = View(**{name: np.asarray(file[f"view_{name}"], dtype=np.float32) for name in _OF_VIEW})
             arrays = {name: np.asarray(file[name], dtype=np.float32) for name in _OF_HEADS}
             heads = Heads(
@@ -202,13 +207,16 @@ def load(data: bytes) -> Heads:
                 description=dict(meta["description"]),
                 large_share=float(meta["large_share"]),
                 sha256=hashlib.sha256(data).hexdigest(),
+                evidence=_evidence(file) if meta["embedder"] else None,
             )
-            if meta["format"] != FORMAT or meta["kind"] != KIND_GAIN:
-                raise ValueError(f"format {meta['format']!r}, kind {meta['kind']!r}")
     except Exception as error:  # whatever numpy, zipfile and json raise on bytes that are no artefact
         raise CalibrationError(f"not a calibration artefact with heads: {error}") from error
     _check(heads)
     return heads
+
+
+def _evidence(file: Mapping[str, npt.NDArray[Any]]) -> Evidence:
+    return Evidence(**{name: np.asarray(file[f"evidence_{name}"], dtype=np.float32) for name in neighbours.NAMES})
 
 
 def _check(heads: Heads) -> None:
@@ -217,20 +225,29 @@ def _check(heads: Heads) -> None:
     shapes = {
         "hand features": (view.mean.shape, (len(lexical.HAND_NAMES),)),
         "scales": (view.scale.shape, view.mean.shape),
-        "projection": (view.omega.shape[1:], (fourier,)),
+        "projection": (view.omega.shape, (len(view.mean), fourier)),
         "document frequencies": (view.idf.shape, (lexical.BUCKETS,)),
         "dense weights": (heads.dense.shape, (fourier, 2)),
         "sparse weights": (heads.sparse.shape, (lexical.BUCKETS, 2)),
         "intercepts": (heads.intercept.shape, (2,)),
         "curves": (heads.weak_curve.shape[:1] + heads.strong_curve.shape[:1], (2, 2)),
     }
-    for name, (found, needed) in shapes.items():
-        if found != needed:
-            raise CalibrationError(f"not a calibration artefact with heads: {name} of shape {found}, not {needed}")
-    arrays = [getattr(view, name) for name in _OF_VIEW] + [getattr(heads, name) for name in _OF_HEADS]
-    rising = all(len(x) and (np.diff(x) >= 0).all() for x in (heads.knots, heads.weak_curve[0], heads.strong_curve[0]))
-    if not rising or not all(np.isfinite(array).all() for array in arrays) or not 0.0 <= heads.threshold <= 1.0 or (view.scale <= 0).any():
+    wrong = [f"{name} of shape {found}, not {needed}" for name, (found, needed) in shapes.items() if found != needed]
+    wrong += [problem] if heads.evidence is not None and (problem := heads.evidence.problem()) else []
+    if wrong:
+        raise CalibrationError(f"not a calibration artefact with heads: {wrong[0]}")
+    if not _in_range(heads):
         raise CalibrationError("not a calibration artefact with heads: its numbers are out of range")
+
+
+def _in_range(heads: Heads) -> bool:
+    view = heads.view
+    judges: list[Heads | Evidence] = [heads] if heads.evidence is None else [heads, heads.evidence]
+    arrays = [getattr(view, name) for name in _OF_VIEW] + [getattr(heads, name) for name in _OF_HEADS]
+    arrays += [] if heads.evidence is None else [getattr(heads.evidence, name) for name in neighbours.NAMES]
+    rising = all(len(x) and (np.diff(x) >= 0).all() for by in judges for x in (by.knots, by.weak_curve[0], by.strong_curve[0]))
+    finite = all(np.isfinite(array).all() for array in arrays)
+    return bool(rising and finite and 0.0 <= heads.threshold <= 1.0 and (view.scale > 0).all())
 
 
 def _part(value: float, enough: float) -> float:

@@ -15,6 +15,8 @@ _ORDER = re.compile(
     rf"|\b(?:please )?(?:rate|score|grade|classify|label|mark|treat|consider)\b[^.!?\n]{{0,60}}\b{_EASY}\b[^.!?\n]{{0,40}}[.!?:]?"
     r"|\b(?:this|the|every|each) (?:request|prompt|question|task)(?: here)? (?:is|are|counts as)(?: a| an| very| just)* "
     rf"{_EASY}\b[^.!?\n:]{{0,40}}[.!?:]?"
+    rf"|\bthis is(?: a| an| very| really| just| only)* {_EASY}\b[^.!?\n,]{{0,30}}[,.!?]?"
+    r"|\b(?:notes?|message|hint|instructions?) (?:to|for) the (?:router|classifier|grader|scorer)\b\s*[:,.]?"
     r"|\b(?:answer|reply|respond)(?: only)?(?: with)?:? (?:the (?:digit|number) )?(?:0|zero)\b[^.!?\n]{0,20}[.!?]?",
     re.IGNORECASE,
 )

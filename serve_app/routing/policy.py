@@ -4,10 +4,18 @@ import hashlib
 from collections.abc import Set
 from dataclasses import dataclass, replace
 
-from serve_app.domain import NO_SCORE, Decision, Features, Mode, Reason, Request, Score, Tier
-from serve_app.settings import Live
+from serve_app.domain import NO_SCORE, Decision, Features, Mode, Novel, Reason, Request, Score, Tier
+from serve_app.settings import Live, NoveltySettings
 
-BY_SCORE = (Reason.SCORE_ABOVE, Reason.SCORE_BELOW, Reason.CAPACITY, Reason.CONVERSATION, Reason.HEURISTIC_MATH_CODE)
+BY_SCORE = (
+    Reason.SCORE_ABOVE,
+    Reason.SCORE_BELOW,
+    Reason.CAPACITY,
+    Reason.NOVELTY,
+    Reason.CONVERSATION,
+    Reason.HEURISTIC_MATH_CODE,
+)
+UNMOVED = NoveltySettings(enabled=False)
 EXPLICIT = (Reason.EXPLICIT_MODEL, Reason.EXPLICIT_TIER)
 
 
@@ -19,6 +27,7 @@ class Policy:
     math_code_heuristic: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
     shift: float = 0.0
+    novelty: NoveltySettings = UNMOVED
 
     def static_threshold(self, request: Request) -> float:
         """The request's own threshold inside the bounds, or the one in force; without what capacity adds."""
@@ -31,6 +40,12 @@ class Policy:
     def _inside(self, threshold: float) -> float:
         low, high = self.bounds
         return min(max(threshold, low), high)
+
+
+def of_live(live: Live, threshold: float, shift: float = 0.0) -> Policy:
+    """The policy that these settings make, beside the calibration's threshold."""
+    threshold = threshold if live.threshold == "auto" else live.threshold
+    return Policy(threshold=threshold, math_code_heuristic=live.math_code_heuristic, shift=shift, novelty=live.novelty)
 
 
 def decide_early(policy: Policy, request: Request, available: Set[Tier] = frozenset(Tier)) -> Decision | None:
@@ -60,8 +75,27 @@ def decide(policy: Policy, request: Request, score: Score, available: Set[Tier] 
     reason = Reason.SCORE_ABOVE if tier is Tier.LARGE else Reason.SCORE_BELOW
     if tier is not _by_score(score.value, static):
         reason = Reason.CAPACITY
+    novel = novel_by(policy, request, score)
+    if novel is not None and tier is not (held := _by_score(score.value, threshold - novel.lowered)):
+        tier, reason = held, Reason.NOVELTY
     decision = _settle(tier, reason, threshold, score, features=request.features, available=available)
-    return replace(decision, shift=threshold - static)
+    return replace(decision, shift=threshold - static, novel=novel)
+
+
+def novel_by(policy: Policy, request: Request, score: Score) -> Novel | None:
+    """Whether the prompt is novel, and how much that moves the threshold: not at all where the request names its own."""
+    rule = policy.novelty
+    if score.novelty is None or score.novelty <= rule.above:
+        return None
+    moves = rule.enabled and request.threshold is None
+    margin = rule.margin if Tier(rule.tier) is Tier.LARGE else -rule.margin
+    return Novel(rule.above, margin if moves else 0.0)
+
+
+def standing(policy: Policy, request: Request, score: Score) -> float | None:
+    """An earlier turn's score as the threshold saw it: what novelty sent to the large tier stays there."""
+    novel = novel_by(policy, request, score)
+    return score.value if score.value is None or novel is None else min(max(score.value + novel.lowered, 0.0), 1.0)
 
 
 def in_conversation(decision: Decision, hardest_before: float | None, available: Set[Tier] = frozenset(Tier)) -> Decision:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,8 +19,12 @@ import numpy.typing as npt
 
 from serve_app.domain import Score, SignalState
 from serve_app.errors import CalibrationError
-from serve_app.routing import heads
+from serve_app.routing import asked, heads, label_heads, novelty
+from serve_app.routing.asked import Asked
+from serve_app.routing.features import cut
 from serve_app.routing.heads import Heads, Judged
+from serve_app.routing.label_heads import LabelHeads
+from serve_app.routing.novelty import Familiar
 
 Vector = npt.NDArray[np.float32]
 KIND_LABEL = "label"
@@ -52,9 +57,20 @@ class AssessmentHead:
         return Logistic(1.0, self.shift)(math.log(p / (1.0 - p)))
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What of a text is embedded, and what the label heads read of it; None where the artefact has none."""
+
+    embedded: str
+    asked: Asked | None = None
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted artefact. `simple`, `complex`: shape (dim,). `sha256` names the file that it was read from."""
+    """A fitted artefact. `simple`, `complex`: shape (dim,). `sha256` names the file that it was read from.
+
+    With `label`, those heads score, and the centroids stand beside them as the article's score.
+    """
 
     kind: str
     embedder: str
@@ -66,6 +82,8 @@ class Calibration:
     description: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     assessment: AssessmentHead | None = None
+    familiar: Familiar | None = None
+    label: LabelHeads | None = None
 
     @property
     def dim(self) -> int:
@@ -78,6 +96,27 @@ class Calibration:
         to_simple = embedding - self.simple
         to_complex = embedding - self.complex
         return self.logistic(float(to_simple @ to_simple - to_complex @ to_complex))
+
+    def read(self, text: str, max_chars: int) -> list[Reading]:
+        """What of a text is asked for, in every way to read it; without heads that is its beginning."""
+        if self.label is None:
+            return [Reading(cut(text, max_chars))]
+        return [Reading(cut(found.view, max_chars), found) for found in asked.readings(text)]
+
+    def score(self, reading: Reading, embedding: Vector | None) -> float | None:
+        """The score by what is there; None without an embedding where the artefact has no heads that do without."""
+        if self.label is not None and reading.asked is not None:
+            return self.label.score(reading.asked, embedding)
+        return None if embedding is None else self.embedding_score(embedding)
+
+    def highest(self, readings: Sequence[Reading], embeddings: Sequence[Vector] | None) -> float | None:
+        """The highest score of all readings, with their embeddings or without."""
+        found = [self.score(one, None if embeddings is None else embeddings[place]) for place, one in enumerate(readings)]
+        return max((score for score in found if score is not None), default=None)
+
+    def novelty(self, text: str) -> float | None:
+        """How unlike the fitted texts `text` is, in [0, 1]; None where this artefact does not tell."""
+        return None if self.familiar is None else self.familiar.novelty(text)
 
     def assessment_score(self, rating: float, model: str) -> float:
         """The rating on the embedding score's scale; as it is where this artefact was not fitted with that router model."""
@@ -108,6 +147,7 @@ def final(
     calibration: str,
     embed_seconds: float = 0.0,
     assess_seconds: float = 0.0,
+    novelty: float | None = None,
 ) -> Score:
     """One `Score` from the signals, rounded to 6 digits so that a printed score is the score."""
     value = combine(embedding, assessment, embedding_weight)
@@ -120,6 +160,7 @@ def final(
         calibration=calibration,
         embed_seconds=embed_seconds,
         assess_seconds=assess_seconds,
+        novelty=None if novelty is None else round(novelty, 6),
         embedding_weight=embedding_weight if embedding is not None and assessment is not None else None,
     )
 
@@ -154,7 +195,9 @@ def dump(calibration: Calibration) -> bytes:
     }
     text = json.dumps(meta, sort_keys=True, ensure_ascii=True).encode()
     buffer = io.BytesIO()
-    np.savez(buffer, simple=calibration.simple, complex=calibration.complex, meta=np.frombuffer(text, dtype=np.uint8))
+    arrays: dict[str, Any] = {} if calibration.familiar is None else calibration.familiar.arrays()
+    arrays |= {} if calibration.label is None else label_heads.arrays(calibration.label)
+    np.savez_compressed(buffer, simple=calibration.simple, complex=calibration.complex, meta=np.frombuffer(text, dtype=np.uint8), **arrays)
     return buffer.getvalue()
 
 
@@ -196,6 +239,8 @@ def _load_label(data: bytes) -> Calibration:
                 description=dict(meta["description"]),
                 sha256=hashlib.sha256(data).hexdigest(),
                 assessment=_head(meta["assessment"]),
+                familiar=novelty.read(arrays),
+                label=label_heads.read(arrays),
             )
     except Exception as error:  # whatever numpy, zipfile and json raise on bytes that are no artefact
         raise CalibrationError(f"not a calibration artefact: {error}") from error
@@ -216,5 +261,7 @@ def _check(calibration: Calibration) -> None:
         raise CalibrationError(f"not a calibration artefact: centroids of shape {simple.shape} and {hard.shape}")
     numbers = (logistic.scale, logistic.offset, calibration.assessment.shift if calibration.assessment is not None else 0.0)
     finite = np.isfinite(simple).all() and np.isfinite(hard).all() and all(map(math.isfinite, numbers))
+    if calibration.label is not None and calibration.label.dim != calibration.dim:
+        raise CalibrationError("not a calibration artefact: its label heads are for another embedding than its centroids")
     if not finite or not 0.0 <= calibration.threshold <= 1.0:
         raise CalibrationError("not a calibration artefact: its numbers are out of range")

@@ -15,7 +15,9 @@ from serve_app.errors import SettingsError
 from serve_app.explain import explain, nearest
 from serve_app.settings.engines import EmbedderSettings, EngineSettings, Model, ModelMemory, Supports, TierSettings, TokenPrice
 from serve_app.settings.exporter import ExporterSettings
+from serve_app.settings.golden import GoldenSettings
 from serve_app.settings.live import CapacitySettings, EarlyExit, Live
+from serve_app.settings.novelty import NoveltySettings
 from serve_app.settings.path import (
     Auth,
     BreakerSettings,
@@ -42,6 +44,7 @@ __all__ = [
     "ExporterSettings",
     "FailureSettings",
     "Fraction",
+    "GoldenSettings",
     "IngressSettings",
     "LedgerSettings",
     "Limits",
@@ -50,6 +53,7 @@ __all__ = [
     "Model",
     "ModelMemory",
     "NodeShape",
+    "NoveltySettings",
     "PositiveInt",
     "PrewarmSettings",
     "RetrySettings",
@@ -101,6 +105,7 @@ class Settings(Strict):
     ledger: LedgerSettings = Field(default_factory=LedgerSettings, description="Where decisions and usage are kept.")
     mirror: MirrorSettings = Field(default_factory=MirrorSettings, description="How mirrored answers are made.")
     exporter: ExporterSettings = Field(default_factory=ExporterSettings, description="The cost exporter.")
+    golden: GoldenSettings = Field(default_factory=GoldenSettings, description="What an artefact must reach before it is put live.")
     live: Live = Field(default_factory=Live, description="Starting values of what may change while it runs.")
     fleet: list[NodeShape] = Field(min_length=1, description="The kinds of machine of this profile.")
 

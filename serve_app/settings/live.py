@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from serve_app.settings.novelty import NoveltySettings
 from serve_app.settings.strict import Fraction, Seconds, Strict
 
 
@@ -42,8 +43,16 @@ class CapacitySettings(Strict):
         return self
 
 
+PROFILE = "profile"
+
+
 class Live(Strict):
     """What may change while it runs: delivered as `user_config` of Ingress, no replica restarts."""
+
+    calibration: Annotated[str, Field(pattern=r"^(profile|[0-9a-f]{64})$")] = Field(
+        default=PROFILE,
+        description="`profile` is what `args.router.calibration` names; a hash is an artefact that `tierwise promote` put into the ledger.",
+    )
 
     threshold: Literal["auto"] | Fraction = Field(
         default="auto", description="Scores at or above it go to the large tier; `auto` takes the calibration's own."
@@ -70,3 +79,4 @@ class Live(Strict):
     )
     early_exit: EarlyExit = Field(default_factory=EarlyExit, description="Doubt of the small tier.")
     capacity: CapacitySettings = Field(default_factory=CapacitySettings, description="Queues that move the threshold.")
+    novelty: NoveltySettings = Field(default_factory=NoveltySettings, description="Prompts unlike what the calibration was fitted on.")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serve_app.settings import Settings, check_live
+from serve_app.settings.live import PROFILE
 from serve_app.validation.deployments import live
 from serve_app.validation.report import Report
 from serve_app.validation.serve_part import deployments
@@ -22,6 +23,8 @@ def check(config: Mapping[Any, Any], settings: Settings, report: Report) -> None
         report.warning(
             "live.early_exit.enabled", f"has no effect with live.mode: shadow, where {in_force.shadow_tier} answers whatever it doubts"
         )
+    if in_force.calibration != PROFILE and in_force.threshold != "auto":
+        report.warning("live.threshold", f"{in_force.threshold:g} is held against the promoted calibration's scores: `auto` takes its own")
     days = settings.ledger.row_days
     if days is not None and days < BUDGET_DAYS:
         report.warning("args.ledger.row_days", f"{days} days are less than a month: monthly budgets forget what is deleted")

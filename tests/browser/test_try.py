@@ -61,6 +61,16 @@ def test_the_other_tier_answers_beside_it_only_when_asked_and_says_its_cost_befo
     assert len(visit.world.large.calls) == 1
 
 
+def test_a_comparison_says_so_when_the_other_tier_broke_and_this_one_answered_in_its_place(visit: Visit) -> None:
+    page = visit.open()
+    visit.ask("Could an honest person run a casino?")
+    visit.world.small.script = [EngineFailed("broken")]
+    page.click("#compare button")
+    expect(page.locator(".answer")).to_have_count(2)
+    expect(page.locator("#compare .verdict")).to_contain_text("The small tier did not answer: the large tier did in its place, for ")
+    assert len(visit.world.small.calls) == 1
+
+
 def test_an_example_is_at_hand_and_scored_at_once(visit: Visit) -> None:
     page = visit.open()
     page.click("text=Prove that there are infinitely many primes.")

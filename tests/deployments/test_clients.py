@@ -245,6 +245,15 @@ async def test_the_load_is_the_sum_over_the_replicas_that_answered() -> None:
     assert load.counters == {"prompt_tokens": 20, "generation_tokens": 40}
 
 
+async def test_what_each_replica_tells_is_known_while_it_is_fresh() -> None:
+    clock = FakeClock()
+    watch = ReplicaWatch(Broadcasting([{"calibration": "a"}, RuntimeError("dead"), {"calibration": "b"}, REPORT]), clock)  # type: ignore[arg-type]
+    await watch.refresh()
+    assert watch.each("calibration") == ["a", "b"]
+    clock.advance(6)
+    assert watch.each("calibration") == []
+
+
 async def test_a_report_grows_stale_then_the_tier_is_gone() -> None:
     clock = FakeClock()
     watch = ReplicaWatch(Broadcasting([REPORT]), clock)  # type: ignore[arg-type]

@@ -3,22 +3,23 @@
 import pytest
 
 from serve_app.app import build
-from serve_app.deployments.ingress import Fingerprint, in_force
+from serve_app.deployments.ingress import Fingerprint
+from serve_app.routing.policy import of_live
 from serve_app.settings import Live
-from tests.fakes import calibration, make_request
+from tests.fakes import make_request
 
 
 @pytest.mark.parametrize(("live", "threshold"), [(Live(), 0.4), (Live(threshold=0.7), 0.7), (Live(threshold=0.0), 0.0)])
 def test_auto_takes_the_calibrations_threshold(live: Live, threshold: float) -> None:
-    assert in_force(live, calibration(threshold=0.4)).policy.threshold == threshold
+    assert of_live(live, 0.4).threshold == threshold
 
 
 def test_capacity_moves_the_threshold_in_force() -> None:
-    assert in_force(Live(threshold=0.6), calibration(), shift=0.1).policy.effective_threshold(make_request()) == pytest.approx(0.7)
+    assert of_live(Live(threshold=0.6), 0.65, shift=0.1).effective_threshold(make_request()) == pytest.approx(0.7)
 
 
 def test_the_heuristic_follows_the_live_settings() -> None:
-    assert in_force(Live(math_code_heuristic=False), calibration()).policy.math_code_heuristic is False
+    assert of_live(Live(math_code_heuristic=False), 0.65).math_code_heuristic is False
 
 
 def test_equal_prompts_have_equal_fingerprints_under_one_key_only() -> None:

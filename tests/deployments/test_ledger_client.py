@@ -11,8 +11,8 @@ from serve_app.deployments import clients
 from serve_app.deployments.clients import HandleLedger
 from serve_app.domain import MirrorPair
 from serve_app.errors import NotReady
-from serve_app.observe.backlog import MIB
-from serve_app.observe.receipt import MAX_PROMPT_BYTES, held_bytes, id_of, receipt, row
+from serve_app.observe.backlog import MIB, Waiting
+from serve_app.observe.receipt import MAX_PROMPT_BYTES, held_bytes, id_of, receipt, row, weight
 from tests.fakes import FOREVER, soon
 from tests.observe.common import PROMPT, pair, record
 
@@ -78,6 +78,18 @@ async def test_records_go_with_their_prompts_and_pairs_behind_them() -> None:
     assert await setting.client.get("a") == receipt(record("a"))
     assert await setting.client.flush()
     assert setting.ledger.batches == [[row(record("a", prompt=PROMPT)), pair("a")]]
+
+
+async def test_what_an_ingress_has_not_been_acknowledged_is_what_waits_there() -> None:
+    setting = Setting()
+    setting.ledger.broken = RuntimeError("away")
+    setting.client.record(record("a", prompt=PROMPT))
+    setting.client.record(record("b"))
+    assert not await setting.client.flush()
+    assert setting.client.waiting == Waiting(2, weight(PROMPT))
+    setting.ledger.broken = None
+    assert await setting.client.flush()
+    assert setting.client.waiting == Waiting(0, 0)
 
 
 async def test_a_record_is_acknowledged_when_the_ledger_has_taken_it_and_not_before() -> None:

@@ -12,6 +12,7 @@ from serve_app.deployments.clients import HandleLedger
 from serve_app.deployments.ledger import PAGES, READERS
 from serve_app.domain import DecisionQuery
 from serve_app.errors import NotReady
+from serve_app.observe.artefacts import PART_BYTES
 from serve_app.observe.receipt import row
 from tests.deployments.test_ledger_server import deployed, stop
 from tests.deployments.test_ledger_server import url as url  # noqa: PLC0414 - a fixture
@@ -48,6 +49,18 @@ async def test_any_number_of_slow_readers_leaves_the_writer_a_thread_and_a_place
     assert await asyncio.gather(*(reader for reader in readers if reader not in refused)) == [[]] * PAGES
     assert most == READERS
     assert await server.page(DecisionQuery(limit=9)) == [], "places are given back"
+    await stop(server)
+
+
+async def test_an_artefact_is_read_beside_pages_in_parts(url: str) -> None:
+    server = await deployed(url)
+    name = server._store.artefacts.put(b"x" * PART_BYTES + b"rest", kind="gain", embedder="", report={}, created=0.0)
+    first, second = await server.artefact(name, 0), await server.artefact(name, PART_BYTES)
+    assert (first.size, len(first.data), second.data) == (PART_BYTES + 4, PART_BYTES, b"rest")
+    assert await server.artefact("0" * 64, 0) is None
+    server._pages = PAGES
+    with pytest.raises(NotReady, match="busy"):
+        await server.artefact(name, 0)
     await stop(server)
 
 

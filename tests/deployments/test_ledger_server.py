@@ -3,13 +3,14 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from serve_app.deployments import ledger
 from serve_app.deployments.ledger import LedgerServer
-from serve_app.observe.receipt import row
+from serve_app.observe.metrics import Metric
+from serve_app.observe.receipt import row, weight
 from serve_app.observe.store import Store
 from serve_app.settings import LedgerSettings
 from tests.fakes import until
@@ -17,7 +18,12 @@ from tests.observe.common import PROMPT, pair, query, record
 
 
 class NoMetrics:
+    shown: ClassVar[list[tuple[str, float, dict[str, str]]]] = []
+
     def add(self, *_: Any) -> None: ...
+
+    def set(self, metric: Metric, value: float, labels: dict[str, str]) -> None:
+        self.shown.append((metric.name, value, labels))
 
 
 class Deployed(LedgerServer):
@@ -76,6 +82,21 @@ async def test_a_new_ledger_counts_every_dollar_once(url: str) -> None:
     await second.record([row(record("a", created=now)), row(record("b", created=now)), row(record("c", created=now))])
     await spent(second, 3)
     await stop(second)
+
+
+async def test_the_deployment_shows_what_waits_to_be_written_until_it_is(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "SHOW_S", 0.01)
+    NoMetrics.shown.clear()
+    server = await deployed(url)
+    async with server._writer.between_batches():
+        kept = asyncio.create_task(server.record([row(record("a", prompt=PROMPT)), row(record("b"))]))
+        await until(lambda: ("tierwise_ledger_backlog_records", 2, {"at": "ledger"}) in NoMetrics.shown)
+        assert ("tierwise_ledger_backlog_bytes", weight(PROMPT), {"at": "ledger"}) in NoMetrics.shown
+    await kept
+    NoMetrics.shown.clear()
+    await until(lambda: NoMetrics.shown[-1:] == [("tierwise_ledger_backlog_bytes", 0, {"at": "ledger"})])
+    assert ("tierwise_ledger_backlog_records", 0, {"at": "ledger"}) in NoMetrics.shown
+    await stop(server)
 
 
 async def test_the_deployment_prunes_at_its_start_keeps_and_forgets(url: str) -> None:

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from serve_app.evaluate import fitting
 from serve_app.evaluate.routing_metrics import Outcomes
@@ -42,3 +43,27 @@ def write(path: Path, *, rows: int = 240, seed: int = 1, signal: float = 0.6, be
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def embeddings(rows: int = 240, seed: int = 1) -> npt.NDArray[np.float32]:
+    """Of `riddles`: the first number says whether a prompt is hard."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(rows, 6)) + np.where(np.arange(rows) % 2 == 0, 2.0, -2.0)[:, None] * np.eye(6)[0]
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def riddles(rows: int = 240, seed: int = 1) -> tuple[list[str], Outcomes]:
+    """Prompts whose words say little of their outcomes: where they are hard, an exclamation mark is a little more frequent."""
+    random = np.random.default_rng(seed)
+    hard = np.arange(rows) % 2 == 0
+    marks = random.random(rows) < np.where(hard, 0.7, 0.3)
+    texts = [f"{random.choice(THINGS)} {random.choice(THINGS)} {i}{'!' * int(mark)}" for i, mark in enumerate(marks)]
+    weak = random.random(rows) < np.where(hard, 0.2, 0.9)
+    return texts, Outcomes(weak.astype(float), np.ones(rows))
+
+
+@cache
+def fitted_with_embeddings() -> Heads:
+    """With evidence: an embedding says much more than the text."""
+    texts, outcomes = riddles()
+    return fitting.fit(texts, outcomes, embeddings=embeddings(), embedder="fake", source="made up")

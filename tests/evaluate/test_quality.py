@@ -3,10 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from serve_app.evaluate import quality, studies
-from serve_app.evaluate.quality_page import Page, Timing, reached, render
+from serve_app.evaluate import quality, quality_costs, quality_plots, studies
+from serve_app.evaluate.comparison import OURS, Ranking
+from serve_app.evaluate.quality_costs import Costs, Timing
+from serve_app.evaluate.quality_page import Page, reached, render
+from serve_app.evaluate.routing_metrics import Outcomes
 from serve_app.evaluate.studies import Goal, Study
 from tests.evaluate.made_up import write
 
@@ -14,6 +18,9 @@ from tests.evaluate.made_up import write
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(studies.FOLDER_ENV, str(tmp_path))
+    monkeypatch.setattr(quality_costs, "SCORED", 50)
+    monkeypatch.setattr(quality_costs, "REPEATS", 8)
+    monkeypatch.setattr(quality_costs.neighbours, "MAX_ROWS", 1000)
     return tmp_path
 
 
@@ -30,7 +37,11 @@ def test_the_page_has_tables_commands_goals_and_the_prose(data: Path) -> None:
     assert "The **reduced** form" in page
     assert "- not run: MMLU, Mixtral / GPT-4 (its rows are absent)" in page
     assert "- not run: a benchmark never seen (left out of this form)" in page
-    assert "| 20,000 |" in page
+    assert "| text alone | 20,000 |" in page
+    assert "| GSM8K | 0.5" in page
+    assert "/ 0.801 |" in page
+    assert "![cost and quality, reliability, scores](images/quality-gsm8k.svg)" in page
+    assert (data / "images" / "quality-gsm8k.svg").read_text().lstrip().startswith("<?xml")
     assert page.rstrip().endswith("Nothing yet.")
     assert len(json.loads((data / "kept" / "gsm8k.json").read_text())) == 1
 
@@ -68,7 +79,7 @@ def report(area: float, cpt_80: float, high: float = 0.9) -> dict[str, object]:
 def test_a_missed_goal_is_said_plainly(figures: tuple[float, ...], elsewhere: bool, verdict: str) -> None:
     study = Study("s", "rows", ("a",), Goal(0.6, 0.6), train_elsewhere=elsewhere)
     assert reached(study, [report(*figures)])[2] == verdict
-    page = render(Page({"s": [report(*figures)]}, [], [Timing(512, 0.5, 1.0)], "", False, "prose"), [study])
+    page = render(Page({"s": [report(*figures)]}, [], Costs([Timing("text alone", 512, 0.5, 1.0)], 150.0), "", False, "prose"), [study])
     assert verdict in page
     assert "**no**, 0.040" in page
 
@@ -76,3 +87,14 @@ def test_a_missed_goal_is_said_plainly(figures: tuple[float, ...], elsewhere: bo
 def test_a_goal_is_judged_by_the_mean_over_splits() -> None:
     study = Study("s", "rows", ("a",), Goal(0.6))
     assert reached(study, [report(0.55, 0.5), report(0.66, 0.5)])[::2] == (pytest.approx(0.605), "met")
+
+
+def test_a_picture_of_the_same_figures_is_the_same_text() -> None:
+    outcomes = Outcomes(np.array([0.0, 1.0, 0.0, 1.0]), np.ones(4))
+    rankings = {OURS: Ranking(np.array([0.9, 0.1, 0.8, 0.3]), weak=np.array([0.1, 0.9, 0.2, 0.8])), "random": Ranking(np.zeros(4))}
+    found = quality_plots.series(rankings, outcomes)
+    assert found["quality"][OURS][20] == 1.0  # the right half is sent
+    assert found["quality"]["random"][20] == 0.75
+    assert sum(found["histogram"]) == 4
+    assert list(found["reliability"]) == ["weak"]
+    assert quality_plots.draw(found, "made up") == quality_plots.draw(found, "made up")

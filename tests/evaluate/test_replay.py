@@ -55,6 +55,15 @@ def test_what_moves_keeps_its_tokens_and_takes_the_other_price() -> None:
     assert (found[0.1].to_large, found[0.95].to_small) == (1, 1)
 
 
+def test_scores_of_a_calibration_that_was_replaced_stay_where_they_went() -> None:
+    before, now = row(0.2, "small", calibration="old"), row(0.2, "small", calibration="new")
+    found = replay.replay(made_of(before, before, now), [0.1], SMALL, resamples=20)
+    assert (found.movable, found.other_scores) == (1, 2)
+    assert found.points[0].to_large == 1
+    assert any("2 decisions were scored by a calibration that was replaced" in line for line in replay.as_lines(found))
+    assert replay.replay(made_of(now, now), [0.1], SMALL, resamples=20).other_scores == 0
+
+
 def test_a_score_at_the_threshold_goes_to_the_large_tier() -> None:
     found = points(made_of(row(0.7, "large")), 0.7, 0.700001)
     assert [point.large_share.value for point in found.values()] == [1.0, 1.0, 0.0]

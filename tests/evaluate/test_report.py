@@ -21,7 +21,7 @@ from tests.test_cli import check_mistake, run
 
 
 def evaluated(*options: object) -> dict[str, Any]:
-    result = run("evaluate", "--json", *map(str, options))
+    result = run("evaluate", "--json", "--no-embed", *map(str, options))
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -64,8 +64,22 @@ def test_a_benchmark_is_judged_by_a_fit_on_the_others(tmp_path: Path) -> None:
     areas = [report["benchmarks"][name]["methods"]["ours"]["apgr"]["value"] for name in ("one", "two")]
     assert min(areas) > 0.55
     assert report["macro"]["methods"]["ours"]["apgr"]["value"] == pytest.approx(np.mean(areas), abs=1e-4)
-    text = run("evaluate", "--data", str(files[0]), "--data", str(files[1]), "--train-elsewhere").stdout
+    text = run("evaluate", "--data", str(files[0]), "--data", str(files[1]), "--train-elsewhere", "--no-embed").stdout
     assert "mean of 2 benchmarks with a gap" in text
+    assert report["macro_meaningful"] == {}  # 240 rows each: too few
+
+
+def test_benchmarks_with_few_rows_or_hardly_a_gap_are_left_out_of_the_second_mean() -> None:
+    random = np.random.default_rng(0)
+    sizes, gaps = {"large": 400, "few": 100, "level": 400}, {"large": 0.5, "few": 0.5, "level": 0.01}
+    strong = [np.arange(size) < 0.4 * size + gaps[name] * size for name, size in sizes.items()]
+    weak = [np.arange(size) < 0.4 * size for size in sizes.values()]
+    outcomes = Outcomes(np.concatenate(weak).astype(float), np.concatenate(strong).astype(float))
+    names = [name for name, size in sizes.items() for _ in range(size)]
+    found = compare({OURS: Ranking(random.random(900))}, outcomes, names, price_ratio=0.125)
+    assert (found["macro"]["benchmarks"], found["macro_meaningful"]["benchmarks"]) == (3, 1)
+    only = found["benchmarks"]["large"]["methods"][OURS]["apgr"]
+    assert found["macro_meaningful"]["methods"][OURS]["apgr"] == only
 
 
 def test_no_row_of_a_benchmark_or_its_questions_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,13 +158,13 @@ def test_a_model_that_is_not_better_has_no_area() -> None:
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(tmp_path: Path, options: tuple[str, ...], says: str) -> None:
-    check_mistake(run("evaluate", "--data", str(write(tmp_path / "rows.jsonl")), *options), says)
+    check_mistake(run("evaluate", "--data", str(write(tmp_path / "rows.jsonl")), "--no-embed", *options), says)
 
 
 def test_no_rows_are_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
-    check_mistake(run("evaluate", "--data", str(empty)), "no rows to evaluate on")
+    check_mistake(run("evaluate", "--data", str(empty), "--no-embed"), "no rows to evaluate on")
 
 
 @pytest.mark.slow

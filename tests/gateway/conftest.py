@@ -68,6 +68,8 @@ def make_app(
         translator=Translator(settings, tracing.begin if tracing else None),
         in_force=world.in_force,
         calibration=lambda: "fake-hash",
+        artefact=lambda: {"wanted": "profile", "in_force": "fake-hash", "problem": None},
+        drift=lambda: {"decisions": 0, "score_psi": None, "novelty_psi": None, "novel_share": None},
         breakers=world.failover.states,
         signals={"embedder": lambda: True, "router_llm": lambda: False},
         access=access,

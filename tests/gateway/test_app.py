@@ -251,7 +251,8 @@ async def test_status_tells_what_is_in_force(endpoint: Endpoint) -> None:
     endpoint.world.small.known_load = TierLoad(2, 3, 4, 32, 0.0, counters={"prompt_tokens": 5, "generation_tokens": 6})
     body = (await endpoint.http.get("/status")).json()
     assert (body["version"], body["profile"], body["threshold"], body["calibration"]) == (__version__, "local", 0.65, "fake-hash")
-    assert body["live"]["threshold"] == "auto"
+    assert (body["live"]["threshold"], body["live"]["calibration"]) == ("auto", "profile")
+    assert body["artefact"] == {"wanted": "profile", "in_force": "fake-hash", "problem": None}
     expected = {"replicas": 2, "waiting": 3, "running": 4, "capacity": 32, "prompt_tokens": 5, "generation_tokens": 6}
     known = {"ready": True, "state": "up", "breaker": "closed", "held": 0}
     assert body["tiers"]["small"] == {"model": "small-model", **known, **expected}

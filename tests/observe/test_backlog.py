@@ -3,7 +3,7 @@
 from typing import Any
 
 from serve_app.domain import MirrorPair, Record
-from serve_app.observe.backlog import Backlog, Forgotten
+from serve_app.observe.backlog import Backlog, Forgotten, Waiting
 from serve_app.observe.receipt import id_of, row
 from tests.observe.common import PROMPT, pair, record
 
@@ -30,7 +30,7 @@ def test_items_are_bounded_by_number() -> None:
 
 def test_items_are_bounded_by_the_text_that_they_hold() -> None:
     backlog = filled(with_prompt("1", 6 * KIB))
-    assert backlog.held == 6 * KIB
+    assert backlog.waiting.text_bytes == 6 * KIB
     assert backlog.fits([with_prompt("2", 4 * KIB)])
     assert not backlog.fits([with_prompt("2", 4 * KIB + 1)])
     assert backlog.fits([record("2")])
@@ -47,14 +47,14 @@ def test_a_batch_is_bounded_by_number_and_bytes_but_never_empty() -> None:
 def test_what_was_sent_gives_its_place_back() -> None:
     backlog = filled(with_prompt("1", 6 * KIB), pair("1"))
     backlog.remove(backlog.first(9, 99 * KIB))
-    assert (len(backlog), backlog.held) == (0, 0)
+    assert backlog.waiting == Waiting(0, 0)
 
 
 def test_what_came_anew_while_the_first_was_sent_stays() -> None:
     backlog = filled(with_prompt("1", 6 * KIB))
     sent = backlog.first(1, KIB)
     backlog.add(newer := with_prompt("1", KIB))
-    assert (len(backlog), backlog.held) == (1, KIB)
+    assert backlog.waiting == Waiting(1, KIB)
     backlog.remove(sent)
     assert backlog.get("1") is newer
 

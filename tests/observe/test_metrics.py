@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from serve_app.domain import Attempt, Decision, Outcome, Reason, SignalState, Tier, TierLoad, Usage
+from serve_app.deployments.artefacts import Refusal
+from serve_app.domain import Attempt, Decision, Novel, Outcome, Reason, SignalState, Tier, TierLoad, Usage
+from serve_app.observe.backlog import Waiting
 from serve_app.observe.metrics import COUNTERS, GAUGES, HISTOGRAMS, Metric, Metrics
+from serve_app.routing.drift import Drift
 from tests.fakes import World, make_request, make_score
 from tests.observe.common import pair
 
@@ -52,6 +55,18 @@ def test_a_decision_counts_by_tier_and_reason(numbers: Numbers, metrics: Metrics
     }
     assert numbers.observed[("score", ("small",))] == [0.2]
     assert ("score", ("large",)) not in numbers.observed
+
+
+def test_novel_prompts_and_drift_are_told_apart_from_the_rest(numbers: Numbers, metrics: Metrics) -> None:
+    metrics.decided(Decision(Tier.LARGE, Reason.NOVELTY, 0.65, make_score(0.6), novel=Novel(0.25, 0.1)))
+    metrics.decile(9)
+    metrics.drift(Drift(decisions=700, score_psi=0.3, novelty_psi=None, novel_share=None))
+    assert numbers.added == {
+        ("decisions_total", ("large", "novelty", "normal")): 1,
+        ("novel_requests_total", ("large",)): 1,
+        ("score_deciles_total", ("10",)): 1,
+    }
+    assert numbers.shown == {("drift_psi", ("score",)): 0.3}
 
 
 def test_a_stage_is_timed_where_it_was_asked(numbers: Numbers, metrics: Metrics) -> None:
@@ -122,6 +137,23 @@ def test_drops_and_skipped_chunks_are_counted(numbers: Numbers, metrics: Metrics
     assert numbers.added == {("records_dropped_total", ()): 3, ("skipped_chunks_total", ("large",)): 1}
 
 
+def test_what_waits_for_the_ledger_is_shown_apart_by_where_it_waits(numbers: Numbers, metrics: Metrics) -> None:
+    metrics.backlog("ingress", Waiting(3, 2048))
+    metrics.backlog("ledger", Waiting(0, 0))
+    assert numbers.shown == {
+        ("ledger_backlog_records", ("ingress",)): 3,
+        ("ledger_backlog_bytes", ("ingress",)): 2048,
+        ("ledger_backlog_records", ("ledger",)): 0,
+        ("ledger_backlog_bytes", ("ledger",)): 0,
+    }
+
+
+def test_a_calibration_that_was_refused_counts_by_cause(numbers: Numbers, metrics: Metrics) -> None:
+    for why in Refusal:
+        metrics.calibration_refused(why)
+    assert numbers.added == {("calibration_refused_total", (why,)): 1 for why in ("away", "unknown", "damaged", "unsuitable")}
+
+
 def test_names_and_buckets_are_well_formed() -> None:
     assert all(metric.name.startswith("tierwise_") and metric.name.endswith("_total") for metric in COUNTERS)
     assert all(metric.buckets and list(metric.buckets) == sorted(set(metric.buckets)) for metric in HISTOGRAMS)
@@ -137,5 +169,8 @@ def test_names_and_buckets_are_well_formed() -> None:
         "stage",
         "kind",
         "limit",
+        "decile",
         "verdict",
+        "at",
+        "why",
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.domain import Decision, Mode, Reason, Score, SignalState, Tier
+from serve_app.domain import Decision, Mode, Novel, Reason, Score, SignalState, Tier
 from serve_app.observe import why
 from serve_app.observe.receipt import decided, receipt
 from tests.observe.common import record
@@ -74,6 +74,19 @@ def test_a_conversation_holds_a_turn_whatever_its_signals_say() -> None:
     easier = of(SMALL, conversation=0.55)
     assert easier["flip"]["threshold"] == {"at_most": 0.55}
     assert easier["signals"][-1] == {"name": "conversation", "value": 0.55, "weight": None}
+
+
+def test_novelty_is_told_with_what_would_not_have_moved_the_threshold() -> None:
+    score = replace(ALONE, value=0.6, embedding=0.6, novelty=0.8)
+    found = of(LARGE, reason=Reason.NOVELTY, score=score, novel=Novel(0.25, 0.1))
+    assert found["flip"] == {"to": "small", "threshold": {"above": 0.7}, "signals": {"embedding": 0.55, "novelty": 0.25}}
+    assert found["signals"][-1] == {"name": "novelty", "value": 0.8, "weight": None}
+
+
+def test_a_novel_prompt_below_the_moved_threshold_needs_that_much_less_to_go_large() -> None:
+    found = of(SMALL, score=replace(BOTH, novelty=0.8), novel=Novel(0.25, 0.1))["flip"]
+    assert found["threshold"] == {"at_most": 0.6}
+    assert 0.6 * found["signals"]["embedding"] + 0.4 * 0.65 == pytest.approx(0.52)
 
 
 def test_capacity_is_told_and_does_not_move_what_a_conversation_needs() -> None:

@@ -73,6 +73,7 @@ def test_measured_speeds_take_the_place_of_derived_ones(tmp_path: Path) -> None:
         ("- 1", ["--engines", "FILE.yaml"], "must be a mapping"),
         ("date: x", ["--prices", "FILE.yaml"], "instances"),
         ("", ["--traffic", "missing.db"], "missing.db: no such file"),
+        ("", ["--traffic", "."], ".: a folder; needed is a ledger"),
         ("", ["--engines", "missing.yaml"], "missing.yaml: No such file"),
         ("", ["--plot", "plan.gif"], "must end in"),
         ("", ["--plot", "no/such/folder/plan.svg"], "no/such/folder: no such folder"),

@@ -119,7 +119,7 @@ def test_early_exit_is_off_until_it_is_switched_on() -> None:
     assert not watches(make_request(), EASY, EarlyExit())
 
 
-OTHER_REASONS = sorted(set(Reason) - {Reason.SCORE_BELOW, Reason.CAPACITY})
+OTHER_REASONS = sorted(set(Reason) - {Reason.SCORE_BELOW, Reason.CAPACITY, Reason.NOVELTY})
 
 
 @pytest.mark.parametrize("reason", OTHER_REASONS)

@@ -78,7 +78,7 @@ def test_a_mere_mention_is_not_enough(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
-        ("```x```", "code"),
+        ("```python\nx\n```", "code"),
         ("Is ∑ 1/n finite?", "math"),
         ("Write a parser", "asks_code"),
         ("Prove that there is no largest prime", "asks_math"),

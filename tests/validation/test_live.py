@@ -59,6 +59,21 @@ def test_records_that_go_within_the_month_are_warned_of(tmp_path: Path, days: in
     assert warnings_of(tmp_path, changed("args.ledger", {"row_days": days})) == (expected if warned else [])
 
 
+@pytest.mark.parametrize(
+    ("live", "warned"),
+    [({"threshold": 0.65}, True), ({"threshold": "auto"}, False), ({"threshold": 0.65, "calibration": "profile"}, False)],
+)
+def test_a_threshold_beside_a_promoted_calibration_is_warned_of(tmp_path: Path, live: dict[str, Any], warned: bool) -> None:
+    """Another calibration's scores lie elsewhere."""
+    expected = ["live.threshold: 0.65 is held against the promoted calibration's scores: `auto` takes its own"]
+    assert warnings_of(tmp_path, changed(USER, {"calibration": "a" * 64, **live})) == (expected if warned else [])
+
+
+def test_what_is_no_hash_is_refused_in_one_line(tmp_path: Path) -> None:
+    problems = report_of(tmp_path, changed(f"{USER}.calibration", "mine.npz")).problems
+    assert problems == [f"{USER}.calibration: string should match pattern '^(profile|[0-9a-f]{{64}})$', got 'mine.npz'"]
+
+
 @pytest.mark.parametrize("value", [None, 3, [], "mirror_share"])
 def test_a_user_config_that_is_no_mapping_is_left_to_its_own_check(tmp_path: Path, value: Any) -> None:
     problems = report_of(tmp_path, changed(USER, value)).problems

@@ -171,11 +171,16 @@ export class Try {
       button.disabled = false;
       return;
     }
-    const [small, large] = tier === "large" ? [first, second] : [second, first];
-    const times = small.cost_usd > 0 ? `${(large.cost_usd / small.cost_usd).toFixed(1)} times` : "more than";
-    const says = `The large tier's answer cost ${times} the small one's: ${money(large.cost_usd)} against ${money(small.cost_usd)}.`;
-    show(byId("compare"), el("p", { class: "verdict" }, says));
+    show(byId("compare"), el("p", { class: "verdict" }, compared(first, second, tier)));
   }
+}
+
+/** What the second answer cost beside the first; `asked` is the tier that was to give it, and another may have stood in. */
+function compared(first, second, asked) {
+  if (second.tier !== asked) return `The ${asked} tier did not answer: the ${second.tier} tier did in its place, for ${money(second.cost_usd)}.`;
+  const [small, large] = asked === "large" ? [first, second] : [second, first];
+  const times = small.cost_usd > 0 ? `${(large.cost_usd / small.cost_usd).toFixed(1)} times` : "more than";
+  return `The large tier's answer cost ${times} the small one's: ${money(large.cost_usd)} against ${money(small.cost_usd)}.`;
 }
 
 const ended = ({ tier, cost_usd: cost, saved_usd: saved }) =>

@@ -44,6 +44,17 @@ ENGINES = Board(
                     Query(or_none(rate("ray_tierwise_records_dropped_total")), "records dropped"),
                 ),
             ),
+            Panel(
+                "Records that wait",
+                "In the ingress replicas to be acknowledged, in the ledger to be written. What finds no place is dropped.",
+                (Query("sum by (at) (ray_tierwise_ledger_backlog_records)", "{{at}}"),),
+            ),
+            Panel(
+                "Text that waits",
+                "Stored prompts and mirrored answers among those records.",
+                (Query("sum by (at) (ray_tierwise_ledger_backlog_bytes)", "{{at}}"),),
+                "bytes",
+            ),
         ),
         "vLLM": (
             Panel(

@@ -17,6 +17,18 @@ ROUTING = Board(
             Panel("Modes", "normal, shadow, canary.", (Query(rate(DECISIONS, "mode"), "{{mode}}"),), "reqps", stacked=True),
             Panel("Scores", "How hard requests are, 0 to 1.", (Query(rate("ray_tierwise_score_bucket", "le"), "{{le}}"),), kind="heatmap"),
             Panel(
+                "Drift",
+                "Population stability index of the last hour against the calibration: of the scores, of novel prompts. Below 0.1: none.",
+                (Query("tierwise:drift:psi_rate1h", "{{signal}}"),),
+                bound=0.25,
+            ),
+            Panel(
+                "Novel prompts",
+                "Share of the scored requests of the last hour.",
+                (Query("tierwise:novel:ratio_rate1h", "novel"),),
+                "percentunit",
+            ),
+            Panel(
                 "Threshold in force", "With what capacity adds to it.", (Query("max (ray_tierwise_threshold)", "threshold"),), "percentunit"
             ),
         ),
@@ -37,6 +49,12 @@ ROUTING = Board(
                 "Requests without any score",
                 "They go to the large tier.",
                 (Query(or_none(rate(DECISIONS, where='reason="fallback_router_error"')), "without a score"),),
+                "reqps",
+            ),
+            Panel(
+                "Calibrations refused",
+                "Tries to put a promoted calibration into force that failed; the old one stays.",
+                (Query(or_none(rate("ray_tierwise_calibration_refused_total", "why")), "{{why}}"),),
                 "reqps",
             ),
             Panel(
@@ -64,6 +82,13 @@ ROUTING = Board(
                     ),
                 ),
                 "percentunit",
+            ),
+            Panel(
+                "Feedback",
+                "Answers that clients called good (0.5 or more) or bad, by the tier that gave them.",
+                (Query(or_none(rate("ray_tierwise_feedback_total", "tier, verdict")), "{{tier}} {{verdict}}"),),
+                "reqps",
+                stacked=True,
             ),
             Panel(
                 "Refused before a decision",
