@@ -58,7 +58,7 @@ def golden(
     Exit 1 when a floor is missed.
     """
     if offline or dry_run:
-        _routed(url, api_key, offline, robustness, calibration, profile, floor, seed, misses, as_json=as_json)
+        _routed(url, api_key, offline, robustness, calibration, profile, floor, seed, misses, limit, as_json=as_json)
         return
     judging = live.Judging(judge, reference, endpoint, model, key_env, both_orders)
     live.run(live.Run(url, api_key, config, limit, baseline, max_tokens, concurrency, seed, out, floor), judging, as_json=as_json)
@@ -74,6 +74,7 @@ def _routed(
     floor: float | None,
     seed: int,
     misses: Path | None,
+    limit: int | None,
     *,
     as_json: bool,
 ) -> None:
@@ -82,14 +83,14 @@ def _routed(
         if offline:
             from serve_app.evaluate import golden_command  # noqa: PLC0415 - a command imports what it needs
 
-            found = golden_command.run(calibration, profile, robustness=robustness, floor=floor, seed=seed, progress=_progress)
+            found = golden_command.run(calibration, profile, robustness=robustness, floor=floor, seed=seed, progress=_progress, limit=limit)
             if misses is not None:
                 misses.write_text(golden_command.page(found), encoding="utf-8")
             report, flips, problems = found.report, found.flips, found.problems
         else:
             from serve_app import remote  # noqa: PLC0415
 
-            report, flips = remote.golden(url, api_key, progress=_progress), ()
+            report, flips = remote.golden(url, api_key, _progress, limit), ()
             problems = [f"accuracy {report.accuracy:.3f} is below {floor:g}"] if floor is not None and report.accuracy < floor else []
     typer.echo(json.dumps(_as_json(report, flips, problems)) if as_json else "\n".join(_lines(report, flips)))
     for problem in problems:

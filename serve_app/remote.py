@@ -44,9 +44,9 @@ def _of_objects(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(item, dict) for item in value.values())
 
 
-def golden(url: str, api_key: str, progress: Progress) -> golden_set.Report:
-    """Route the golden prompts through a running endpoint's `/route`. Raises `TierwiseError` when it does not answer."""
-    rows = labelled.split(labelled.packaged())[1]
+def golden(url: str, api_key: str, progress: Progress, limit: int | None = None) -> golden_set.Report:
+    """Route the golden prompts, or the first `limit`, through an endpoint's `/route`. Raises `TierwiseError` when it does not answer."""
+    rows = labelled.split(labelled.packaged())[1][:limit]
     with connect(url, api_key) as client:
         routed = {row.id: _route(client, row.prompt) for row in progress(rows, "routing")}
     return golden_set.compare(rows, routed)

@@ -89,7 +89,7 @@ def measure(url: str, api_key: str, progress: Progress, *, tokens: int, target_s
         raise RequestError(f"--tokens: must be from 1 to {MAX_TOKENS}, got {tokens}")
     if not 0 < target_share < 1:
         raise RequestError(f"--target-share: must be between 0 and 1, got {target_share}")
-    rows = labelled.packaged()
+    rows = labelled.first()  # as many as tell; each is an answer of an engine
     with connect(url, api_key) as client:
         answers = dict(zip((row.id for row in rows), _ask_all(client, rows, tokens, progress), strict=True))
     fit, golden = ([answers[row.id] for row in part] for part in labelled.split(rows))

@@ -34,14 +34,23 @@ class Found:
     threshold: float
 
 
-def run(calibration: Path | None, profile: str, *, robustness: bool, floor: float | None, seed: int, progress: Progress) -> Found:
+def run(
+    calibration: Path | None,
+    profile: str,
+    *,
+    robustness: bool,
+    floor: float | None,
+    seed: int,
+    progress: Progress,
+    limit: int | None = None,
+) -> Found:
     """Raises `CalibrationError` or `SettingsError`. `floor` takes the place of the settings' accuracy."""
     settings = parse({"profile": profile})
     if floor is not None:
         golden = settings.golden.model_copy(update={"accuracy": floor, "gain_accuracy": floor})
         settings = settings.model_copy(update={"golden": golden})
     artefact = named("builtin" if calibration is None else str(calibration), identity(settings.embedder))
-    rows, embed = golden_offline.rows(), embedder(settings, progress)
+    rows, embed = golden_offline.rows()[:limit], embedder(settings, progress)
     report = golden_offline.accuracy(rows, artefact, settings, embed)
     flips = _flips(rows, artefact, settings, embed, seed) if robustness else ()
     problems = golden_offline.below(report, artefact, settings) + robust.problems(flips, settings.golden.flip_rate)

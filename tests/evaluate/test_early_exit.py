@@ -19,9 +19,9 @@ from serve_app.cli import app
 from serve_app.domain import Confidence, Json, Tier
 from serve_app.evaluate.early_exit import Answered, as_text, auc, auc_interval, judge, threshold_for
 from serve_app.evaluate.golden import wilson
-from serve_app.evaluate.labelled import packaged, split
+from serve_app.evaluate.labelled import first, split
 
-ROWS = packaged()
+ROWS = first()
 LABELS = {row.prompt: row.expected_tier for row in ROWS}
 FIT, GOLDEN = split(ROWS)
 SMALL_VALUES = st.lists(st.integers(-8, 0).map(float), min_size=1, max_size=20)

@@ -214,9 +214,9 @@ def test_a_file_that_cannot_be_served_is_refused_before_anything_is_asked(runnin
     broken = running.folder / "broken.npz"
     broken.write_bytes(b"no artefact")
     other, _ = running.file(scoring.dump(replace(builtin(), embedder="another")))
-    monkeypatch.setattr(promotion, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(promotion, "MOST_BYTES", len(other.read_bytes()))
     large = running.folder / "large.npz"
-    large.write_bytes(b"x" * 1_000_001)
+    large.write_bytes(b"x" * (len(other.read_bytes()) + 1))
     for file, words in (
         (broken, "not a calibration"),
         (other, "embedder another"),

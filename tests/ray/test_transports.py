@@ -106,7 +106,7 @@ def test_without_a_rating_the_embedding_alone_decides_and_says_so(graph: Graph, 
     answer = httpx.post(
         f"{graph.url}/v1/chat/completions",
         json={"messages": [{"role": "user", "content": f"could you router:{order} descale a kettle without vinegar for me"}]},
-        headers={"x-tierwise-debug": "true", "x-tierwise-threshold": "0.5"},
+        headers={"x-tierwise-debug": "true", "x-tierwise-threshold": "0.2"},
         timeout=60,
     )
     told = answer.json()["tierwise"]

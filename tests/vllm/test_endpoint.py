@@ -87,10 +87,12 @@ def test_a_short_hard_and_a_long_easy_prompt_go_to_the_right_tiers(client: opena
 
 
 def test_the_same_prompt_always_gets_the_same_score(graph: Graph) -> None:
-    """With thresholds that differ, so that no remembered score is read, around one that needs the router LLM too."""
-    prompt = {"prompt": "how would you descale a kettle without vinegar?"}
-    thresholds = [{"x-tierwise-threshold": str(value)} for value in (0.65, 0.651, 0.652, 0.653)]
+    """With thresholds that differ, so that no remembered score is read, and so near to the score that the router LLM is needed too."""
+    prompt = {"prompt": "how would you descale a shower head without vinegar?"}
     with graph.client() as http:
+        alone = http.post("/route", json=prompt).json()["signals"]["embedding"]["score"]
+        near = [min(alone, 0.99) + step for step in (0.0, 0.001, 0.002, 0.003)]
+        thresholds = [{"x-tierwise-threshold": str(value)} for value in near]
         answers = [http.post("/route", json=prompt, headers=headers).json() for headers in thresholds]
     states = {answer["signals"]["assessment"]["state"] for answer in answers}
     scores = {answer["complexity_score"] for answer in answers if answer["signals"]["assessment"]["state"] == "ok"}

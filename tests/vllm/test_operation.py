@@ -11,8 +11,8 @@ import yaml
 from tests.graph import Graph, wait_for
 
 SIX = {"Ingress", "Embedder", "RouterLLM", "SmallTier", "LargeTier", "Ledger"}
-# A regression floor, not a goal: docs/architecture.md says what was reached, docs and issues what is aimed at.
-ACCURACY_FLOOR = 0.80
+# A regression floor of a sample, not a goal: docs/calibration.md says what was reached.
+ACCURACY_FLOOR = 0.90
 
 
 def at_the_threshold(graph: Graph, text: str) -> str:
@@ -48,10 +48,10 @@ def test_serve_status_shows_all_six_deployments_healthy(graph: Graph) -> None:
 
 
 def test_golden_prompts_are_routed_by_the_running_graph(graph: Graph) -> None:
-    report = json.loads(graph.run("tierwise", "golden", "--url", graph.url, "--json", timeout=280))
+    report = json.loads(graph.run("tierwise", "golden", "--dry-run", "--limit", "240", "--url", graph.url, "--json", timeout=280))
     low, high = report["interval"]
     print(f"golden accuracy {report['accuracy']:.3f} ({low:.3f}-{high:.3f}) on {report['total']}")
-    assert report["total"] >= 200
+    assert report["total"] == 240
     assert len(report["misses"]) == round((1 - report["accuracy"]) * report["total"])
     assert report["accuracy"] >= ACCURACY_FLOOR
 
