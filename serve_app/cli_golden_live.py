@@ -2,16 +2,14 @@
 
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from serve_app.cli_shared import user_errors
+from serve_app.cli_shared import growing_bar, user_errors
 
 Ticking = Callable[[int], Callable[[], None]]
 Config = Annotated[Path, typer.Option(help="The application's file: the floors `args.golden.endpoint`, and the machines' prices.")]
@@ -58,7 +56,7 @@ class Judging:
 
 def run(options: Run, judging: Judging, *, as_json: bool) -> None:
     """Exit code 1 when a floor is missed or the run was not whole."""
-    with user_errors(), _bar() as ticking:
+    with user_errors(), growing_bar("asking") as ticking:
         said, passed = _said(options, judging, ticking, as_json=as_json)
     typer.echo(said)
     if not passed:
@@ -80,23 +78,3 @@ def _said(options: Run, judging: Judging, ticking: Ticking, *, as_json: bool) ->
         golden_page.write(found, options.out)
     said = json.dumps(golden_live_text.as_json(found)) if as_json else "\n".join(golden_live_text.as_lines(found))
     return said, found.passed
-
-
-@contextmanager
-def _bar() -> Iterator[Ticking]:
-    """A progress bar on stderr whose length is known later; nothing is drawn where stderr is no terminal."""
-    shown = []
-
-    def ticking(length: int) -> Callable[[], None]:
-        if not sys.stderr.isatty():
-            return lambda: None
-        bar = typer.progressbar(length=length, label="asking", file=sys.stderr)
-        shown.append(bar)
-        bar.__enter__()
-        return lambda: bar.update(1)
-
-    try:
-        yield ticking
-    finally:
-        for bar in shown:
-            bar.render_finish()

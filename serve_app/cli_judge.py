@@ -2,16 +2,13 @@
 
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
 from serve_app.cli_recorded import Config, Ledger, Since, Until
-from serve_app.cli_shared import AsJson, user_errors
+from serve_app.cli_shared import AsJson, growing_bar, user_errors
 
 Both = Annotated[
     bool, typer.Option("--both-orders", help="llm: ask in both orders and take the mean: twice the price, no favour to a place.")
@@ -45,7 +42,7 @@ def judge(
     from serve_app.evaluate import judge as judging  # noqa: PLC0415
     from serve_app.evaluate import judge_run, recorded  # noqa: PLC0415
 
-    with user_errors(), _bar() as ticking:
+    with user_errors(), growing_bar("judging") as ticking:
         if by not in get_args(judge_run.By):
             raise RequestError(f"--by {by}: one of {', '.join(get_args(judge_run.By))}")
         source = recorded.Source(config, ledger, None, since, until)
@@ -55,23 +52,3 @@ def judge(
     typer.echo(json.dumps(found) if as_json else "\n".join(judging.as_lines(found)))
     if found["faults"] and not found["judged"]:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int], Callable[[], None]]]:
-    """A progress bar on stderr whose length is known later; nothing is drawn where stderr is no terminal."""
-    shown = []
-
-    def ticking(length: int) -> Callable[[], None]:
-        if not sys.stderr.isatty():
-            return lambda: None
-        bar = typer.progressbar(length=length, label="judging", file=sys.stderr)
-        shown.append(bar)
-        bar.__enter__()
-        return lambda: bar.update(1)
-
-    try:
-        yield ticking
-    finally:
-        for bar in shown:
-            bar.render_finish()

@@ -1,6 +1,7 @@
 """What every command of `tierwise` has."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -29,3 +30,23 @@ def user_errors() -> Iterator[None]:
         says = error.strerror or type(error).__name__
         typer.echo(says if error.filename is None else f"{error.filename}: {says}", err=True)
         raise typer.Exit(2) from None
+
+
+@contextmanager
+def growing_bar(label: str) -> Iterator[Callable[[int], Callable[[], None]]]:
+    """A progress bar on stderr whose length is known later; nothing is drawn where stderr is no terminal."""
+    shown = []
+
+    def ticking(length: int) -> Callable[[], None]:
+        if not sys.stderr.isatty():
+            return lambda: None
+        bar = typer.progressbar(length=length, label=label, file=sys.stderr)
+        shown.append(bar)
+        bar.__enter__()
+        return lambda: bar.update(1)
+
+    try:
+        yield ticking
+    finally:
+        for bar in shown:
+            bar.render_finish()

@@ -3,13 +3,11 @@
 import json
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from typing import Any
 import httpx
 import psutil
 import yaml
+
+from serve_app.bench.processes import free_port, stop
 
 REPO = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -94,12 +94,6 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
     raise AssertionError(f"waited {seconds:.0f} s for {what}")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def running(folder: Path, config: dict[str, Any], *, env: dict[str, str] | None = None, timeout: float) -> Iterator[Graph]:
     """Start `serve run` on `config` (its port is replaced), wait until every part is ready, and stop all of it at the end."""
@@ -133,7 +127,7 @@ def running(folder: Path, config: dict[str, Any], *, env: dict[str, str] | None 
             full_env["RAY_DASHBOARD_ADDRESS"] = dashboard[0] if dashboard else ""
             yield Graph(url, log, path, process, full_env)
         finally:
-            _stop(process)
+            stop(process)
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path, timeout: float) -> None:
@@ -150,17 +144,3 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path, timeout: float)
         time.sleep(0.5)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
     raise RuntimeError(f"the graph did not become ready in {timeout:.0f} s:\n{tail}")
-
-
-def _stop(process: subprocess.Popen[bytes], patience_s: float = 15.0) -> None:
-    """Ctrl-C is how a user stops `serve run`; whatever is left after some patience is killed, so that nothing outlives a test."""
-    started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(timeout=patience_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(timeout=10)
-    for left in started:
-        with suppress(psutil.Error):
-            left.kill()

@@ -7,8 +7,6 @@ the idle cost; LiteLLM's proxy stands in front of the canned generator over HTTP
 import json
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil  # type: ignore[import-untyped]
 import yaml
 
 from serve_app.bench import processes
-from serve_app.bench.processes import Part, Processes
+from serve_app.bench.processes import Part, Processes, free_port, stop
 from serve_app.demo import resolve
 from serve_app.errors import RequestError
 from serve_app.keys import yaml_lines
@@ -54,12 +51,6 @@ class Contender:
     processes: Processes
     own: Part
     headers: dict[str, str] = field(default_factory=dict)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -195,21 +186,8 @@ def _process(command: list[str], log: Path, env: dict[str, str] | None = None) -
         process = subprocess.Popen(  # noqa: S603 - commands of this file
             command, env={**os.environ, **(env or {})}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-        stack.callback(_stop, process)
+        stack.callback(stop, process)
         yield process
-
-
-def _stop(process: subprocess.Popen[bytes], patience_s: float = 15.0) -> None:
-    started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(timeout=patience_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(timeout=10)
-    for left in started:
-        with suppress(psutil.Error):
-            left.kill()
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

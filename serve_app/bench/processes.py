@@ -1,6 +1,9 @@
-"""CPU seconds and memory of a contender's processes, told apart by what runs in them."""
+"""A contender's processes: their CPU seconds and memory, told apart by what runs in them, and their end."""
 
 import re
+import signal
+import socket
+import subprocess
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,3 +65,23 @@ def replica_of(title: str) -> tuple[str, str] | None:
     """(application, deployment) of a Serve replica's process title."""
     found = REPLICA.search(title)
     return None if found is None else (found["app"], found["deployment"])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def stop(process: subprocess.Popen[bytes], patience_s: float = 15.0) -> None:
+    """Ctrl-C is how a user stops `serve run`; whatever is left after some patience is killed, so that nothing outlives the caller."""
+    started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(timeout=patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=10)
+    for left in started:
+        with suppress(psutil.Error):
+            left.kill()
